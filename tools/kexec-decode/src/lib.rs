@@ -1,0 +1,1 @@
+//! Finds dumps in a serial log and explains them.
