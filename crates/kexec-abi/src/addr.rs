@@ -110,7 +110,11 @@ impl Frame {
     /// The frame that starts at `address`; `None` if it is not 4 KiB-aligned or not below [`PHYS_ADDR_LIMIT`].
     #[must_use]
     pub const fn from_start(address: PhysAddr) -> Option<Self> {
-        if address.is_aligned(PAGE_SIZE) && address.0 < PHYS_ADDR_LIMIT { Some(Self(address.0)) } else { None }
+        if address.is_aligned(PAGE_SIZE) && address.0 < PHYS_ADDR_LIMIT {
+            Some(Self(address.0))
+        } else {
+            None
+        }
     }
 
     /// The address of the frame's first byte.

@@ -134,7 +134,9 @@ pub unsafe trait PhysMemory {
         self.with_frame(frame, |words| {
             // SAFETY: `offset + count` is at most 4096, the frame's size, and a frame handed over is referred to by no
             // Rust reference, so `bytes` is other memory.
-            unsafe { words.cast::<u8>().add(offset).copy_from_nonoverlapping(NonNull::from(bytes).cast(), count) }
+            unsafe {
+                words.cast::<u8>().add(offset).copy_from_nonoverlapping(NonNull::from(bytes).cast(), count)
+            }
         })?;
         Ok(count)
     }
