@@ -1,0 +1,1 @@
+//! The exceptions of a kexec transition, as page code.
