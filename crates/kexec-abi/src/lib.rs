@@ -4,6 +4,7 @@
 pub mod addr;
 pub mod console;
 pub mod entry_state;
+pub mod list;
 pub mod memory;
 pub mod memory_map;
 pub mod page_code;
