@@ -2,6 +2,7 @@
 //! What two parties of a kexec must agree on.
 
 pub mod addr;
+pub mod boot_params;
 pub mod console;
 pub mod entry_state;
 pub mod list;
