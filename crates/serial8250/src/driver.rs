@@ -180,7 +180,10 @@ impl<B: Backend> Uart<B> {
         // The device ignores the other bits unless the enable bit is in the same write; an 8250 or 16450 ignores all.
         self.write(offsets::FCR, (FCR::FIFO_ENABLE | FCR::RX_FIFO_RESET | FCR::TX_FIFO_RESET).bits());
         self.write(offsets::MCR, (MCR::DTR | MCR::RTS).bits());
-        self.find_fifo();
+        if self.find_fifo() == 1 {
+            // A 16550 before the A has switched its FIFO on, which loses characters.
+            self.write(offsets::FCR, FCR::empty().bits());
+        }
         Ok(())
     }
 
