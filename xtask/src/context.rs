@@ -1,0 +1,96 @@
+//! What the machines of one command share: QEMU, the kernels, the tool for images, and the snapshots taken so far.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use tempfile::TempDir;
+
+use crate::bundle::Bundle;
+use crate::log::Log;
+use crate::qemu::{Event, Machine, Qemu, Start, Vm};
+use crate::{cargo, disk, paths, setup};
+
+pub(crate) struct Context {
+    pub(crate) qemu: Qemu,
+    /// The folder of the kernels' ELF files.
+    kernels: PathBuf,
+    disk_image: PathBuf,
+    /// One for each kind of machine; whoever comes first takes it, and others wait.
+    snapshots: Mutex<HashMap<(Machine, Bundle), Arc<OnceLock<Result<Snapshot, String>>>>>,
+    folder: TempDir,
+}
+
+/// A machine at `lab: ready`.
+#[derive(Clone)]
+pub(crate) struct Snapshot {
+    pub(crate) image: PathBuf,
+    pub(crate) state: PathBuf,
+}
+
+/// What the test kernel prints when it is about to read a command.
+pub(crate) const READY: &str = "lab: ready";
+
+impl Context {
+    /// Sets up what is missing and builds what has changed.
+    pub(crate) fn new(options: &crate::qemu::Options) -> Result<Self> {
+        let qemu = setup::all(options)?;
+        let disk_image = cargo::disk_image()?;
+        let kernels = cargo::kernels()?;
+        disk::sweep()?;
+        let folder = tempfile::Builder::new().prefix("snapshots").tempdir_in(paths::target())?;
+        Ok(Context { qemu, kernels, disk_image, snapshots: Mutex::default(), folder })
+    }
+
+    /// A kernel in examples/, by name.
+    pub(crate) fn kernel(&self, name: &str) -> Result<PathBuf> {
+        let path = self.kernels.join(name);
+        if !path.exists() {
+            bail!("there is no kernel named {name} in examples/");
+        }
+        Ok(path)
+    }
+
+    /// The disk that boots a kernel with a bundle.
+    pub(crate) fn image(&self, kernel: &str, bundle: &Bundle) -> Result<PathBuf> {
+        disk::image(&self.disk_image, &self.kernel(kernel)?, &bundle.archive(self)?)
+    }
+
+    /// The test kernel at its prompt, booted once for each kind of machine and bundle.
+    pub(crate) fn snapshot(&self, machine: &Machine, bundle: &Bundle) -> Result<Snapshot> {
+        let (cell, number) = {
+            let mut snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
+            let number = snapshots.len();
+            (Arc::clone(snapshots.entry((machine.clone(), bundle.clone())).or_default()), number)
+        };
+        let state = self.folder.path().join(format!("{number}"));
+        let taken =
+            cell.get_or_init(|| self.take(machine, bundle, &state).map_err(|error| format!("{error:#}")));
+        taken.clone().map_err(|error| anyhow!(error))
+    }
+
+    fn take(&self, machine: &Machine, bundle: &Bundle, state: &Path) -> Result<Snapshot> {
+        const LIMIT: Duration = Duration::from_secs(60);
+        let image = self.image("lab", bundle)?;
+        let mut log = Log::create(&state.with_extension("log"))?;
+        let mut vm = Vm::start(&self.qemu, machine, &Start::Boot { image: &image })?;
+        let started = Instant::now();
+        while started.elapsed() < LIMIT {
+            match vm.next(Duration::from_millis(100))? {
+                Event::Serial(bytes) => {
+                    if log.receive(&bytes)?.iter().any(|line| line == READY) {
+                        vm.snapshot(state).context("no snapshot at the test kernel's prompt")?;
+                        return Ok(Snapshot { image, state: state.to_owned() });
+                    }
+                }
+                Event::Ended(end) => {
+                    bail!("the test kernel ended before its prompt ({end:?}): {:?}", log.tail(5))
+                }
+                Event::Quiet => {}
+            }
+        }
+        bail!("the test kernel did not come to its prompt: {:?}", log.tail(5))
+    }
+}

@@ -1,0 +1,245 @@
+//! A scenario: a machine, what it starts from, a script of what to expect and what to do, and how it must end.
+//!
+//! One file a family, below; each gives its scenarios from a function that [`all`] names.
+
+mod chain;
+mod judge;
+mod linux;
+mod runner;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use regex::Regex;
+
+use crate::bundle::Bundle;
+use crate::context::{Context, READY};
+use crate::log::{Live, Log};
+use crate::paths;
+use crate::qemu::{End, Event, Machine, Start, Vm};
+use judge::{Action, Judge};
+
+pub(crate) use chain::chain;
+pub(crate) use linux::{Linux, linux};
+
+/// Every scenario of the test command.
+pub(crate) fn all() -> Vec<Scenario> {
+    [runner::scenarios(), chain::scenarios(), linux::scenarios()].into_iter().flatten().collect()
+}
+
+/// What is expected of one machine.
+pub(crate) struct Scenario {
+    /// `family/case`, in words joined by hyphens.
+    pub(crate) name: String,
+    pub(crate) machine: Machine,
+    pub(crate) from: From,
+    pub(crate) script: Vec<Step>,
+    /// A line that matches one of these fails the scenario at once.
+    pub(crate) forbidden: Vec<Regex>,
+    pub(crate) ends: Ends,
+    /// From the start to the end, under TCG.
+    pub(crate) limit: Duration,
+    /// Looks at the whole log after all else has passed. What it returns is shown beside the verdict.
+    pub(crate) inspect: Option<Inspect>,
+}
+
+pub(crate) type Inspect = Box<dyn Fn(&[String]) -> Result<String> + Send + Sync>;
+
+/// What a machine starts from.
+#[derive(Clone, Debug)]
+pub(crate) enum From {
+    /// Power on, with a kernel of examples/ and its bundle.
+    Boot { kernel: &'static str, bundle: Bundle },
+    /// The test kernel's prompt, restored from a snapshot that scenarios with the same machine and bundle share.
+    Lab { bundle: Bundle },
+}
+
+/// A step of a script. Steps that do something are done as soon as the line before them has come.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    /// Wait for a line that matches.
+    Expect(Regex),
+    /// Type a line on the serial port.
+    Type(String),
+    /// An NMI on every processor.
+    Nmi,
+    /// Press the power button.
+    PowerButton,
+    /// A line for QEMU's monitor, such as `mce 0 0 0xb200000000000000 0 0 0`.
+    Monitor(String),
+}
+
+/// How a machine must end. A reset is never right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// Through isa-debug-exit with this code.
+    Exit(u8),
+    PowerOff,
+    /// Halted with interrupts off, after the last step.
+    Halted,
+    /// At the test kernel's prompt again, after the last step.
+    Ready,
+}
+
+/// `Expect`, with a pattern that is in the source and therefore valid.
+pub(crate) fn expect(pattern: &str) -> Step {
+    Step::Expect(regex(pattern))
+}
+
+/// A pattern that is in the source. A wrong one is a mistake in the scenario, found by any test run.
+pub(crate) fn regex(pattern: &str) -> Regex {
+    Regex::new(pattern).unwrap_or_else(|error| panic!("{error}"))
+}
+
+impl Scenario {
+    /// From power on, with a kernel of examples/.
+    pub(crate) fn boot(name: impl Into<String>, kernel: &'static str, bundle: Bundle) -> Self {
+        Scenario::new(name, From::Boot { kernel, bundle })
+    }
+
+    /// A command of the test kernel, from its prompt back to it unless another end is asked for.
+    pub(crate) fn lab(name: impl Into<String>, command: &str) -> Self {
+        let mut scenario = Scenario::new(name, From::Lab { bundle: Bundle::default() });
+        scenario.script.push(Step::Type(command.to_owned()));
+        scenario.ends(Ends::Ready)
+    }
+
+    fn new(name: impl Into<String>, from: From) -> Self {
+        Scenario {
+            name: name.into(),
+            machine: Machine::default(),
+            from,
+            script: Vec::new(),
+            forbidden: vec![regex(r"panicked at|Kernel panic - not syncing")],
+            ends: Ends::PowerOff,
+            limit: Duration::from_secs(60),
+            inspect: None,
+        }
+    }
+
+    pub(crate) fn on(self, machine: Machine) -> Self {
+        Scenario { machine, ..self }
+    }
+
+    /// Adds a step.
+    pub(crate) fn then(mut self, step: Step) -> Self {
+        self.script.push(step);
+        self
+    }
+
+    /// Adds a step that waits for a line.
+    pub(crate) fn expect(self, pattern: &str) -> Self {
+        self.then(expect(pattern))
+    }
+
+    pub(crate) fn forbid(mut self, pattern: &str) -> Self {
+        self.forbidden.push(regex(pattern));
+        self
+    }
+
+    pub(crate) fn ends(self, ends: Ends) -> Self {
+        Scenario { ends, ..self }
+    }
+
+    pub(crate) fn limit(self, seconds: u64) -> Self {
+        Scenario { limit: Duration::from_secs(seconds), ..self }
+    }
+
+    pub(crate) fn inspect(
+        self,
+        inspect: impl Fn(&[String]) -> Result<String> + Send + Sync + 'static,
+    ) -> Self {
+        Scenario { inspect: Some(Box::new(inspect)), ..self }
+    }
+}
+
+/// What became of a scenario.
+pub(crate) struct Outcome {
+    pub(crate) log: Log,
+    /// What [`Scenario::inspect`] had to say, or why it failed.
+    pub(crate) verdict: Result<String, String>,
+    pub(crate) elapsed: Duration,
+}
+
+/// Runs a scenario. An error is one of ours or of the set-up; what the guest does is in the outcome.
+pub(crate) fn run(scenario: &Scenario, context: &Context, mut live: Option<Live>) -> Result<Outcome> {
+    let name = format!("{}.log", scenario.name.replace('/', "-"));
+    let mut log = Log::create(&paths::folder("logs")?.join(name))?;
+    let machine = &scenario.machine;
+    let (image, snapshot) = match &scenario.from {
+        From::Boot { kernel, bundle } => (context.image(kernel, bundle)?, None),
+        From::Lab { bundle } => {
+            let snapshot = context.snapshot(machine, bundle)?;
+            (snapshot.image, Some(snapshot.state))
+        }
+    };
+    let start = match &snapshot {
+        None => Start::Boot { image: &image },
+        Some(snapshot) => Start::Restore { image: &image, snapshot },
+    };
+
+    let started = Instant::now();
+    let mut vm = Vm::start(&context.qemu, machine, &start)?;
+    let mut judge = Judge::new(scenario);
+    let mut verdict = drive(&mut vm, judge.begin())?;
+    while verdict.is_none() {
+        let event = vm.next(Duration::from_millis(200))?;
+        let lines: Vec<String> = match &event {
+            Event::Serial(bytes) => log.receive(bytes)?.to_vec(),
+            Event::Ended(_) => log.end().to_vec(),
+            Event::Quiet => Vec::new(),
+        };
+        for line in &lines {
+            if let Some(live) = &mut live {
+                live.show(line);
+            }
+            if verdict.is_none() {
+                verdict = drive(&mut vm, judge.line(line))?;
+            }
+        }
+        if verdict.is_some() {
+            break;
+        }
+        match event {
+            Event::Ended(end) => verdict = Some(judge.end(&end)),
+            Event::Quiet if judge.may_halt() && vm.halted()? => verdict = Some(judge.halted()),
+            _ if started.elapsed() > scenario.limit => verdict = Some(Err(judge.overdue(scenario.limit))),
+            _ => {}
+        }
+    }
+    let verdict = verdict.unwrap_or(Ok(())).and_then(|()| match &scenario.inspect {
+        Some(inspect) => inspect(&log.lines).map_err(|error| format!("{error:#}")),
+        None => Ok(String::new()),
+    });
+    Ok(Outcome { log, verdict, elapsed: started.elapsed() })
+}
+
+/// Does what the script says until it waits again.
+fn drive(vm: &mut Vm, actions: Vec<Action>) -> Result<Option<Result<(), String>>> {
+    for action in actions {
+        match action {
+            Action::Do(Step::Expect(_)) => {}
+            Action::Do(Step::Type(line)) => vm.type_text(&format!("{line}\n")).context("cannot type")?,
+            Action::Do(Step::Nmi) => vm.nmi()?,
+            Action::Do(Step::PowerButton) => vm.power_button()?,
+            Action::Do(Step::Monitor(line)) => drop(vm.monitor(&line)?),
+            Action::Verdict(verdict) => return Ok(Some(verdict)),
+        }
+    }
+    Ok(None)
+}
+
+/// The scenario's end, in words.
+fn describe(end: &End) -> String {
+    match end {
+        End::Exit(code) => format!("it left through isa-debug-exit with code {code:#x}"),
+        End::PowerOff => "it powered off".to_owned(),
+        End::Reset => "it was reset (a triple fault, or a panic that reboots)".to_owned(),
+        End::Qemu(why) => format!("QEMU ended ({why})"),
+    }
+}
+
+/// The line that the test kernel prints at its prompt.
+fn is_ready(line: &str) -> bool {
+    line == READY
+}

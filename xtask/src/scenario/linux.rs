@@ -1,0 +1,77 @@
+//! Linux as the last kernel, with a bzImage and an initrd from anywhere.
+
+use std::path::PathBuf;
+
+use super::{Ends, Scenario, expect};
+use crate::bundle::{Bundle, Content};
+use crate::initrd::Payload;
+use crate::setup::linux::Release;
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    let from_release = |release: Release| {
+        linux(Linux { kernel: Content::Linux(release), ..Linux::default() }, release.name())
+    };
+    Release::ALL.into_iter().map(from_release).collect()
+}
+
+/// What to boot, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Linux {
+    pub(crate) kernel: Content,
+    /// One of the user's own; ours prints what is then judged.
+    pub(crate) initrd: Option<PathBuf>,
+    pub(crate) payload: Payload,
+    /// What is added to the command line.
+    pub(crate) append: String,
+}
+
+impl Default for Linux {
+    fn default() -> Self {
+        Linux {
+            kernel: Content::Linux(Release::Debian12),
+            initrd: None,
+            payload: Payload::default(),
+            append: "token=three-kernels".to_owned(),
+        }
+    }
+}
+
+impl Linux {
+    /// A panic must end the machine: as a reset, which no scenario takes for success.
+    fn command_line(&self) -> String {
+        format!("console=ttyS0 panic=-1 {}", self.append)
+    }
+
+    pub(super) fn bundle(&self) -> Bundle {
+        let initrd = match &self.initrd {
+            Some(path) => Content::File(path.clone()),
+            None => Content::Initrd(self.payload),
+        };
+        Bundle::default()
+            .with("vmlinuz", self.kernel.clone())
+            .with("initrd", initrd)
+            .with("append", Content::Bytes(self.command_line().into_bytes()))
+    }
+
+    /// Adds what Linux and its init must say: the command line as Linux heard it and as user space reads it, and
+    /// the digest of what travelled.
+    pub(super) fn judge(&self, scenario: Scenario) -> Scenario {
+        let command_line = regex::escape(self.command_line().trim());
+        let scenario = scenario.then(expect(&format!(r"^\[ *[0-9.]+\] Command line: .*{command_line}")));
+        if self.initrd.is_some() {
+            return scenario.ends(Ends::PowerOff);
+        }
+        scenario
+            .then(expect("^init: release [0-9]+[.][0-9]+"))
+            .then(expect(&format!("^init: cmdline .*{command_line}")))
+            .then(expect(&format!("^init: digest {} payload$", self.payload.digest())))
+            .then(expect("^init: power off$"))
+            .ends(Ends::PowerOff)
+    }
+}
+
+/// From the first kernel straight to Linux.
+pub(crate) fn linux(linux: Linux, name: &str) -> Scenario {
+    let scenario = Scenario::boot(format!("linux/{name}"), "first", linux.bundle());
+    linux.judge(scenario.then(expect("^first: ")).limit(90))
+}
