@@ -43,6 +43,12 @@ impl Bundle {
         self
     }
 
+    /// One of the files.
+    pub(crate) fn file(&self, name: &str, context: &Context) -> Result<Vec<u8>> {
+        let (_, content) = self.files.iter().find(|(file, _)| file == name).context("not in the bundle")?;
+        content.bytes(context)
+    }
+
     /// The archive.
     pub(crate) fn archive(&self, context: &Context) -> Result<Vec<u8>> {
         let mut files = Vec::with_capacity(self.files.len());

@@ -18,10 +18,12 @@ pub(crate) struct Context {
     /// The folder of the kernels' ELF files.
     kernels: PathBuf,
     disk_image: PathBuf,
-    /// One for each kind of machine; whoever comes first takes it, and others wait.
-    snapshots: Mutex<HashMap<(Machine, Bundle), Arc<OnceLock<Result<Snapshot, String>>>>>,
+    snapshots: Mutex<HashMap<(Machine, Bundle), Arc<Taken>>>,
     folder: TempDir,
 }
+
+/// One for each kind of machine and bundle; whoever comes first takes it, and others wait.
+type Taken = OnceLock<Result<Snapshot, String>>;
 
 /// A machine at `lab: ready`.
 #[derive(Clone)]

@@ -3,9 +3,13 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use anyhow::{Context, Result};
 use console::{Style, style};
+use regex::Regex;
+
+use crate::scenario::regex;
 
 /// The serial log of one run: raw bytes on disk as they come, lines in memory.
 pub(crate) struct Log {
@@ -42,7 +46,8 @@ impl Log {
     }
 }
 
-/// Splits bytes into lines; escape sequences (the firmware's) and control characters are dropped.
+/// Splits bytes into lines; escape sequences (the firmware's, with which it sets up a terminal) and control
+/// characters are dropped.
 #[derive(Default)]
 struct Splitter {
     pending: Vec<u8>,
@@ -67,8 +72,11 @@ impl Splitter {
 }
 
 fn clean(line: &[u8]) -> String {
+    // ECMA-48, control sequences: parameters, intermediates, one final byte.
+    static ESCAPE: LazyLock<Regex> = LazyLock::new(|| regex(r"\x1b(\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])?"));
     let line = String::from_utf8_lossy(line);
-    console::strip_ansi_codes(&line)
+    ESCAPE
+        .replace_all(&line, "")
         .chars()
         .filter(|character| *character == '\t' || !character.is_control())
         .collect()
@@ -137,7 +145,7 @@ mod tests {
 
     #[test]
     fn lines_come_out_whole_however_the_bytes_came_in() {
-        let text = b"\x1b[2J\x1b[01;01Hfirst: hello\r\nsecond: h\xc3\xa9\r\n\nrest";
+        let text = b"\x1b[2J\x1b[=3h\x1b[01;01Hfirst: hello\r\nsecond: h\xc3\xa9\r\n\nrest";
         for size in 1..text.len() {
             let mut splitter = Splitter::default();
             let mut lines: Vec<_> = text.chunks(size).flat_map(|chunk| splitter.split(chunk)).collect();

@@ -81,15 +81,14 @@ pub(crate) enum Start<'a> {
     Boot { image: &'a Path },
     /// As a snapshot left it; its disk is still there.
     Restore { image: &'a Path, snapshot: &'a Path },
+    /// Power on, and the firmware starts this Linux by itself.
+    Linux { kernel: &'a Path, initrd: &'a Path, append: &'a str },
 }
 
 fn arguments(qemu: &Qemu, machine: &Machine, start: &Start, socket: &Path) -> Vec<OsString> {
-    let (image, snapshot) = match start {
-        Start::Boot { image } => (image, None),
-        Start::Restore { image, snapshot } => (image, Some(snapshot)),
-    };
     // A comma in an option's value is written twice.
-    let escaped = |path: &Path| path.display().to_string().replace(',', ",,");
+    let path = |path: &Path| path.display().to_string();
+    let escaped = |name: &Path| path(name).replace(',', ",,");
     let mut arguments: Vec<OsString> = Vec::new();
     let mut add = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
     add(&["-nodefaults", "-display", "none", "-no-reboot", "-S"]);
@@ -97,12 +96,19 @@ fn arguments(qemu: &Qemu, machine: &Machine, start: &Start, socket: &Path) -> Ve
     add(&["-m", &machine.memory.to_string(), "-smp", &machine.processors.to_string()]);
     // The code volume alone: without a variable store OVMF keeps its variables in memory, and nothing is left to write.
     add(&["-drive", &format!("if=pflash,format=raw,readonly=on,file={}", escaped(&qemu.firmware))]);
-    add(&["-drive", &format!("if=none,id=boot,format=raw,readonly=on,file={}", escaped(image))]);
-    add(&["-device", "virtio-blk-pci,drive=boot,bootindex=0"]);
     add(&["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
     add(&["-chardev", "stdio,id=com1,signal=off", "-serial", "chardev:com1"]);
     add(&["-qmp", &format!("unix:{},server=on,wait=off", escaped(socket))]);
-    if let Some(snapshot) = snapshot {
+    match start {
+        Start::Boot { image } | Start::Restore { image, .. } => {
+            add(&["-drive", &format!("if=none,id=boot,format=raw,readonly=on,file={}", escaped(image))]);
+            add(&["-device", "virtio-blk-pci,drive=boot,bootindex=0"]);
+        }
+        Start::Linux { kernel, initrd, append } => {
+            add(&["-kernel", &path(kernel), "-initrd", &path(initrd), "-append", append]);
+        }
+    }
+    if let Start::Restore { snapshot, .. } = start {
         add(&["-incoming", &format!("exec:cat {}", quoted(snapshot))]);
     }
     arguments.extend(machine.arguments.iter().map(OsString::from));
@@ -251,11 +257,6 @@ impl Vm {
     /// A non-maskable interrupt on every processor.
     pub(crate) fn nmi(&mut self) -> Result<()> {
         self.qmp.command("inject-nmi", json!({})).map(drop)
-    }
-
-    /// The power button.
-    pub(crate) fn power_button(&mut self) -> Result<()> {
-        self.qmp.command("system_powerdown", json!({})).map(drop)
     }
 
     /// A line for QEMU's human monitor: `mce 0 0 0xb200000000000000 0 0 0`, `info registers`, `pmemsave …`.

@@ -7,13 +7,14 @@ mod judge;
 mod linux;
 mod runner;
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use regex::Regex;
 
 use crate::bundle::Bundle;
-use crate::context::{Context, READY};
+use crate::context::{Context, READY, Snapshot};
 use crate::log::{Live, Log};
 use crate::paths;
 use crate::qemu::{End, Event, Machine, Start, Vm};
@@ -39,6 +40,8 @@ pub(crate) struct Scenario {
     pub(crate) ends: Ends,
     /// From the start to the end, under TCG.
     pub(crate) limit: Duration,
+    /// Set for a scenario that must fail, with a reason that matches: the runner's own tests.
+    fails: Option<Regex>,
     /// Looks at the whole log after all else has passed. What it returns is shown beside the verdict.
     pub(crate) inspect: Option<Inspect>,
 }
@@ -50,6 +53,8 @@ pub(crate) type Inspect = Box<dyn Fn(&[String]) -> Result<String> + Send + Sync>
 pub(crate) enum From {
     /// Power on, with a kernel of examples/ and its bundle.
     Boot { kernel: &'static str, bundle: Bundle },
+    /// Power on, and the firmware starts the bundle's Linux: what it says without us.
+    Firmware { bundle: Bundle },
     /// The test kernel's prompt, restored from a snapshot that scenarios with the same machine and bundle share.
     Lab { bundle: Bundle },
 }
@@ -63,9 +68,7 @@ pub(crate) enum Step {
     Type(String),
     /// An NMI on every processor.
     Nmi,
-    /// Press the power button.
-    PowerButton,
-    /// A line for QEMU's monitor, such as `mce 0 0 0xb200000000000000 0 0 0`.
+    /// A line for QEMU's monitor, such as `mce 0 0 0xb200000000000000 0 0 0` or `system_powerdown`.
     Monitor(String),
 }
 
@@ -104,6 +107,11 @@ impl Scenario {
         scenario.ends(Ends::Ready)
     }
 
+    /// From power on, the bundle's Linux by the firmware alone.
+    pub(crate) fn firmware(name: impl Into<String>, bundle: Bundle) -> Self {
+        Scenario::new(name, From::Firmware { bundle })
+    }
+
     fn new(name: impl Into<String>, from: From) -> Self {
         Scenario {
             name: name.into(),
@@ -113,6 +121,7 @@ impl Scenario {
             forbidden: vec![regex(r"panicked at|Kernel panic - not syncing")],
             ends: Ends::PowerOff,
             limit: Duration::from_secs(60),
+            fails: None,
             inspect: None,
         }
     }
@@ -141,6 +150,11 @@ impl Scenario {
         Scenario { ends, ..self }
     }
 
+    /// Turns the scenario round: it passes only if it fails, for this reason.
+    fn fails(self, reason: &str) -> Self {
+        Scenario { fails: Some(regex(reason)), ..self }
+    }
+
     pub(crate) fn limit(self, seconds: u64) -> Self {
         Scenario { limit: Duration::from_secs(seconds), ..self }
     }
@@ -166,20 +180,31 @@ pub(crate) fn run(scenario: &Scenario, context: &Context, mut live: Option<Live>
     let name = format!("{}.log", scenario.name.replace('/', "-"));
     let mut log = Log::create(&paths::folder("logs")?.join(name))?;
     let machine = &scenario.machine;
-    let (image, snapshot) = match &scenario.from {
-        From::Boot { kernel, bundle } => (context.image(kernel, bundle)?, None),
-        From::Lab { bundle } => {
-            let snapshot = context.snapshot(machine, bundle)?;
-            (snapshot.image, Some(snapshot.state))
+    let mut vm;
+    let started;
+    match &scenario.from {
+        From::Boot { kernel, bundle } => {
+            let image = context.image(kernel, bundle)?;
+            started = Instant::now();
+            vm = Vm::start(&context.qemu, machine, &Start::Boot { image: &image })?;
         }
-    };
-    let start = match &snapshot {
-        None => Start::Boot { image: &image },
-        Some(snapshot) => Start::Restore { image: &image, snapshot },
-    };
-
-    let started = Instant::now();
-    let mut vm = Vm::start(&context.qemu, machine, &start)?;
+        From::Lab { bundle } => {
+            let Snapshot { image, state } = context.snapshot(machine, bundle)?;
+            started = Instant::now();
+            vm = Vm::start(&context.qemu, machine, &Start::Restore { image: &image, snapshot: &state })?;
+        }
+        From::Firmware { bundle } => {
+            let folder = tempfile::tempdir()?;
+            let (kernel, initrd) = (folder.path().join("vmlinuz"), folder.path().join("initrd"));
+            fs::write(&kernel, bundle.file("vmlinuz", context)?)?;
+            fs::write(&initrd, bundle.file("initrd", context)?)?;
+            let append = String::from_utf8(bundle.file("append", context)?)?;
+            started = Instant::now();
+            let start = Start::Linux { kernel: &kernel, initrd: &initrd, append: &append };
+            // Both files have been read when this returns.
+            vm = Vm::start(&context.qemu, machine, &start)?;
+        }
+    }
     let mut judge = Judge::new(scenario);
     let mut verdict = drive(&mut vm, judge.begin())?;
     while verdict.is_none() {
@@ -207,11 +232,21 @@ pub(crate) fn run(scenario: &Scenario, context: &Context, mut live: Option<Live>
             _ => {}
         }
     }
-    let verdict = verdict.unwrap_or(Ok(())).and_then(|()| match &scenario.inspect {
-        Some(inspect) => inspect(&log.lines).map_err(|error| format!("{error:#}")),
-        None => Ok(String::new()),
-    });
+    let verdict =
+        turned(verdict.unwrap_or(Ok(())), scenario.fails.as_ref()).and_then(|()| match &scenario.inspect {
+            Some(inspect) => inspect(&log.lines).map_err(|error| format!("{error:#}")),
+            None => Ok(String::new()),
+        });
     Ok(Outcome { log, verdict, elapsed: started.elapsed() })
+}
+
+/// The verdict of a scenario that may be one that must fail.
+fn turned(verdict: Result<(), String>, fails: Option<&Regex>) -> Result<(), String> {
+    match (fails, verdict) {
+        (None, verdict) => verdict,
+        (Some(reason), Err(why)) if reason.is_match(&why) => Ok(()),
+        (Some(reason), verdict) => Err(format!("it was to fail with /{reason}/, but: {verdict:?}")),
+    }
 }
 
 /// Does what the script says until it waits again.
@@ -221,7 +256,6 @@ fn drive(vm: &mut Vm, actions: Vec<Action>) -> Result<Option<Result<(), String>>
             Action::Do(Step::Expect(_)) => {}
             Action::Do(Step::Type(line)) => vm.type_text(&format!("{line}\n")).context("cannot type")?,
             Action::Do(Step::Nmi) => vm.nmi()?,
-            Action::Do(Step::PowerButton) => vm.power_button()?,
             Action::Do(Step::Monitor(line)) => drop(vm.monitor(&line)?),
             Action::Verdict(verdict) => return Ok(Some(verdict)),
         }

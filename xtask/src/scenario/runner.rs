@@ -17,5 +17,31 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         Scenario::lab("runner/two-processors-and-five-levels", "echo hello")
             .on(Machine::default().cpu("max,la57=on").processors(2))
             .expect("^lab: hello$"),
+        Scenario::lab("runner/little-memory-and-another-port", "echo hello")
+            .on(Machine::default().memory(256).with(["-device", "pci-serial"]))
+            .expect("^lab: hello$"),
+        // What must not pass:
+        Scenario::lab("runner/a-reset-fails", "reset").ends(Ends::PowerOff).fails("^it was reset"),
+        Scenario::lab("runner/a-reset-fails-where-a-prompt-was-to-come", "reset").fails("^it was reset"),
+        Scenario::lab("runner/an-nmi-that-nobody-handles-is-a-reset", "spin")
+            .then(Step::Nmi)
+            .fails("^it was reset"),
+        Scenario::lab("runner/a-machine-check-that-nobody-handles-is-a-reset", "spin")
+            .then(Step::Monitor("mce 0 0 0xb200000000000000 0 0 0".to_owned()))
+            .fails("^it was reset"),
+        Scenario::lab("runner/a-machine-that-hangs-fails", "spin")
+            .limit(2)
+            .fails("^2 s have passed without the prompt"),
+        Scenario::lab("runner/a-halt-fails-where-a-power-off-was-to-come", "halt")
+            .ends(Ends::PowerOff)
+            .limit(2)
+            .fails("^2 s have passed without a power off"),
+        Scenario::lab("runner/another-exit-code-fails", "exit 17")
+            .ends(Ends::Exit(16))
+            .fails("code 0x11, but"),
+        Scenario::lab("runner/a-line-that-does-not-come-fails", "echo one")
+            .expect("two")
+            .fails("the prompt came before"),
+        Scenario::lab("runner/a-forbidden-line-fails", "echo oops").forbid("oops").fails("^a forbidden line"),
     ]
 }

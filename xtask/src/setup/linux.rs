@@ -43,13 +43,13 @@ impl Release {
 
     /// The kernel's file, downloaded if it is not there.
     pub(crate) fn bzimage(self) -> Result<PathBuf> {
-        let tree = paths::folder("setup/linux")?.join(self.name());
-        if let Some(kernel) = kernel_in(&tree.join("boot")) {
+        let kernel = paths::folder("setup/linux")?.join(format!("vmlinuz-{}", self.name()));
+        if kernel.is_file() {
             return Ok(kernel);
         }
         if apt::is_debian() {
-            self.download(&tree)?;
-            return kernel_in(&tree.join("boot")).context("Debian's kernel package holds no kernel");
+            self.download(&kernel)?;
+            return Ok(kernel);
         }
         // Elsewhere the system's own kernel does as well, where it may be read.
         if self == Release::Debian12
@@ -64,11 +64,21 @@ impl Release {
         .into())
     }
 
-    fn download(self, tree: &Path) -> Result<()> {
+    /// From the package that the cloud kernel's metapackage stands for. Its modules are of no use here.
+    fn download(self, kernel: &Path) -> Result<()> {
         let apt = Apt::new(&[self.suite()])?;
-        let names = apt.dependencies("linux-image-cloud-amd64")?;
-        let name = names.iter().find(|name| name.starts_with("linux-image-")).context("no cloud kernel")?;
-        apt.unpack(name, tree)
+        let find = |package: &str, prefix: &str| -> Result<Option<String>> {
+            Ok(apt.dependencies(package)?.into_iter().find(|name| name.starts_with(prefix)))
+        };
+        let image = find("linux-image-cloud-amd64", "linux-image-")?.context("Debian has no cloud kernel")?;
+        // Since Linux 7 the image is a package of its own.
+        let package = find(&image, "linux-binary-")?.unwrap_or(image);
+        let folder = kernel.parent().context("a file without a folder")?;
+        let scratch = tempfile::tempdir_in(folder)?;
+        let tree = scratch.path().join("tree");
+        apt.unpack(&package, &tree)?;
+        let found = kernel_in(&tree.join("boot")).with_context(|| format!("{package} holds no kernel"))?;
+        fs::rename(&found, kernel).with_context(|| format!("cannot keep {}", found.display()))
     }
 }
 
