@@ -42,6 +42,24 @@ impl<const STACKS: usize, const STACK_SIZE: usize> Tables<STACKS, STACK_SIZE> {
         self
     }
 
+    /// The GDT.
+    #[must_use]
+    pub const fn gdt(&self) -> &Gdt {
+        &self.gdt
+    }
+
+    /// The TSS.
+    #[must_use]
+    pub const fn tss(&self) -> &Tss {
+        &self.tss
+    }
+
+    /// The IDT.
+    #[must_use]
+    pub const fn idt(&self) -> &Idt {
+        &self.idt
+    }
+
     /// Fills the tables for `H` and loads them: from here on, every exception of this processor ends in `H`.
     ///
     /// Returns the TSS, whose [privilege stack](Tss::set_privilege_stack) a kernel with user space sets, and the IDT, whose

@@ -63,8 +63,20 @@ impl Handler for Changer {
         note(frame);
         let pattern = PATTERN.get();
         for register in [
-            &mut frame.rax, &mut frame.rcx, &mut frame.rdx, &mut frame.rbx, &mut frame.rbp, &mut frame.rsi, &mut frame.rdi,
-            &mut frame.r8, &mut frame.r9, &mut frame.r10, &mut frame.r11, &mut frame.r12, &mut frame.r13, &mut frame.r14,
+            &mut frame.rax,
+            &mut frame.rcx,
+            &mut frame.rdx,
+            &mut frame.rbx,
+            &mut frame.rbp,
+            &mut frame.rsi,
+            &mut frame.rdi,
+            &mut frame.r8,
+            &mut frame.r9,
+            &mut frame.r10,
+            &mut frame.r11,
+            &mut frame.r12,
+            &mut frame.r13,
+            &mut frame.r14,
             &mut frame.r15,
         ] {
             *register ^= pattern;

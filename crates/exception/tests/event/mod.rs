@@ -291,7 +291,8 @@ extern "C" fn step_in(_signal: i32, _info: *mut libc::siginfo_t, context: *mut l
     let mut machine = MACHINE.get();
     let rip = registers[libc::REG_RIP as usize] as *const u8;
     // SAFETY: the instruction at RIP was fetched; each is compared from its first byte on, as far as it matches.
-    let starts_with = |code: &[u8]| code.iter().enumerate().all(|(i, byte)| unsafe { rip.add(i).read() } == *byte);
+    let starts_with =
+        |code: &[u8]| code.iter().enumerate().all(|(i, byte)| unsafe { rip.add(i).read() } == *byte);
     if starts_with(&[0x0f, 0x20, 0xd0]) {
         // mov rax, cr2
         machine.mov_cr2 += 1;
