@@ -172,7 +172,9 @@ pub enum DebugSetupError {
 impl fmt::Display for DebugSetupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::FrameAlignment(frame) => write!(f, "the debug frame's address {frame} is not 4 KiB-aligned"),
+            Self::FrameAlignment(frame) => {
+                write!(f, "the debug frame's address {frame} is not 4 KiB-aligned")
+            }
             Self::GateSelector(selector) => {
                 write!(f, "the gate selector {selector:#x} is none of 0x8, 0x10, … 0x60")
             }
@@ -216,7 +218,9 @@ impl DebugFrame {
         if !setup.frame.is_aligned(PAGE_SIZE) {
             return Err(DebugSetupError::FrameAlignment(setup.frame));
         }
-        if !setup.gate_selector.is_multiple_of(8) || !(0x8..Self::CODE32_SELECTOR).contains(&setup.gate_selector) {
+        if !setup.gate_selector.is_multiple_of(8)
+            || !(0x8..Self::CODE32_SELECTOR).contains(&setup.gate_selector)
+        {
             return Err(DebugSetupError::GateSelector(setup.gate_selector));
         }
         let at = |offset: usize| setup.frame.as_u64().wrapping_add(offset as u64);
