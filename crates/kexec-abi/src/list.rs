@@ -61,8 +61,13 @@ pub enum Item {
         /// How many; 1 to [`RUN_MAX`].
         pages: u64,
     },
-    /// No flag: nothing happens.
-    Skip,
+    /// No flag: nothing happens. Of an image of ours: these pages lie where they belong.
+    InPlace {
+        /// The first.
+        frame: Frame,
+        /// How many; 1 to [`RUN_MAX`].
+        pages: u64,
+    },
 }
 
 impl Entry {
@@ -99,6 +104,15 @@ impl Entry {
         }
     }
 
+    /// Records that `pages` pages from `frame` on are in place; `None` unless it is 1 to [`RUN_MAX`].
+    #[must_use]
+    pub const fn in_place(frame: Frame, pages: u64) -> Option<Self> {
+        match run(pages) {
+            Some(run) => Some(Self(frame.start().as_u64() | run)),
+            None => None,
+        }
+    }
+
     /// The entry as it lies in memory.
     #[must_use]
     pub const fn as_u64(self) -> u64 {
@@ -122,7 +136,7 @@ impl Entry {
         } else if flags.contains(EntryFlags::ZERO) {
             Item::Zero { pages }
         } else {
-            Item::Skip
+            Item::InPlace { frame, pages }
         }
     }
 }
@@ -223,6 +237,7 @@ mod tests {
             prop_assert_eq!(Entry::destination(frame).decode(), Item::Destination(frame));
             prop_assert_eq!(Entry::indirection(frame).decode(), Item::Indirection(frame));
             prop_assert_eq!(Entry::source(frame, pages).map(Entry::decode), Some(Item::Source { frame, pages }));
+            prop_assert_eq!(Entry::in_place(frame, pages).map(Entry::decode), Some(Item::InPlace { frame, pages }));
             prop_assert_eq!(Entry::zero(pages).map(Entry::decode), Some(Item::Zero { pages }));
         }
 
@@ -240,7 +255,7 @@ mod tests {
         assert!(matches!(Entry::from(0x1e).decode(), Item::Indirection(_)));
         assert_eq!(Entry::from(0x1c).decode(), Item::Done);
         assert!(matches!(Entry::from(0x18).decode(), Item::Source { .. }));
-        assert_eq!(Entry::from(0x1000).decode(), Item::Skip);
+        assert!(matches!(Entry::from(0x1000).decode(), Item::InPlace { pages: 1, .. }));
     }
 
     #[test]
