@@ -7,6 +7,7 @@ mod control;
 mod cpu;
 #[cfg(target_arch = "x86_64")]
 mod engine;
+mod filling;
 mod image;
 #[cfg(target_arch = "x86_64")]
 mod jump;
@@ -29,6 +30,7 @@ pub use check::CheckError;
 pub use cpu::Cpu;
 #[cfg(target_arch = "x86_64")]
 pub use engine::ENGINE;
+pub use filling::{FillError, Filling};
 pub use image::{AddError, Image, Mode, Segment, WriteError};
 #[cfg(target_arch = "x86_64")]
 pub use jump::Refused;
