@@ -176,6 +176,34 @@ impl Config {
     }
 }
 
+/// As `115200n8`, and the clock behind a comma unless it is a PC's.
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parity = match self.parity {
+            Parity::Disabled => 'n',
+            Parity::Odd => 'o',
+            Parity::Even => 'e',
+            Parity::Forced1 => 'm',
+            Parity::Forced0 => 's',
+        };
+        write!(f, "{}{parity}{}", self.baud, self.data_bits.to_integer())?;
+        if self.clock == Self::PC_CLOCK { Ok(()) } else { write!(f, ",{}", self.clock) }
+    }
+}
+
+/// As the value of Linux's `earlycon=`; [`command_line::earlycon`](crate::command_line::earlycon) reads it.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.access {
+            Access::Pio { port } => write!(f, "uart8250,io,{port:#x}")?,
+            Access::Mmio8 { base, stride: Stride::One } => write!(f, "uart8250,mmio,{base:#x}")?,
+            Access::Mmio8 { base, stride: Stride::Four } => write!(f, "uart8250,mmio8x4,{base:#x}")?,
+            Access::Mmio32 { base } => write!(f, "uart8250,mmio32,{base:#x}")?,
+        }
+        self.line.map_or(Ok(()), |line| write!(f, ",{line}"))
+    }
+}
+
 /// A port cannot be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

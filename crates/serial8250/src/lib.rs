@@ -4,7 +4,7 @@
 //!
 //! - [`Uart`] writes, from the first instruction of a kernel on: it is built in a `const`, needs no set-up, leaves the line as
 //!   firmware set it unless told otherwise, and never waits longer than a [number of status reads](STATUS_READS).
-//! - [`Config`] says where a port is. It comes from a kernel command line (`command_line`), from ACPI (`spcr`), from
+//! - [`Config`] says where a port is. It comes from a kernel command line ([`command_line`]), from ACPI (`spcr`), from
 //!   the PCI functions (`pci`), or from you, and prints as `earlycon` takes it.
 //! - With the feature `page-code`, `Config::console` gives the same port to the transition of a kexec.
 //!
@@ -31,12 +31,16 @@
 //! # }
 //! ```
 
+pub mod command_line;
 pub mod config;
-mod driver;
-mod registers;
-
 #[cfg(all(feature = "page-code", target_arch = "x86_64"))]
 pub mod console;
+mod driver;
+#[cfg(feature = "pci")]
+pub mod pci;
+mod registers;
+#[cfg(feature = "spcr")]
+pub mod spcr;
 
 pub use config::{Access, Config, InvalidAccess, Line, Stride};
 pub use driver::{Fault, STATUS_READS, SetUpError, Uart};

@@ -72,7 +72,8 @@ pub(crate) struct Board<C> {
     pub(crate) strays: Vec<String>,
 }
 
-trait Bus {
+/// What answers to port instructions, and to loads and stores in the page.
+pub(crate) trait Bus {
     fn port(&mut self, port: u16, width: usize, written: Option<u32>) -> u32;
     fn memory(&mut self, offset: usize, width: usize, written: Option<u32>) -> u32;
 }
@@ -84,19 +85,11 @@ impl<C: Chip> Board<C> {
 
     /// Runs `f` on the board; it is given where the device's first register is mapped.
     pub(crate) fn run<R>(&mut self, f: impl FnOnce(NonNull<u8>) -> R) -> R {
-        install();
-        let page = page();
         let offset = match self.place {
             Place::Ports(_) => 0,
             Place::Memory { offset, .. } => offset,
         };
-        let bus: *mut (dyn Bus + '_) = self;
-        // SAFETY: only the lifetime changes; the pointer is taken back before `self` ends.
-        let bus: *mut (dyn Bus + 'static) = unsafe { std::mem::transmute(bus) };
-        assert!(BUS.replace(Some(bus)).is_none(), "one board at a time in a thread");
-        let result = f(NonNull::new(page).unwrap().map_addr(|address| address.checked_add(offset).unwrap()));
-        BUS.set(None);
-        result
+        run(self, |page| f(page.map_addr(|address| address.checked_add(offset).unwrap())))
     }
 
     /// How often `register` was read.
@@ -142,6 +135,18 @@ impl<C: Chip> Bus for Board<C> {
         };
         self.register(register, width, written, format!("memory +{at:#x}, {width} bytes"))
     }
+}
+
+/// Runs `f` with `bus` behind every access to a port or to the page, whose address it is given.
+pub(crate) fn run<R>(bus: &mut dyn Bus, f: impl FnOnce(NonNull<u8>) -> R) -> R {
+    install();
+    let page = page();
+    // SAFETY: only the lifetime changes; the pointer is taken back before `bus` ends.
+    let bus: *mut (dyn Bus + 'static) = unsafe { std::mem::transmute(bus) };
+    assert!(BUS.replace(Some(bus)).is_none(), "one bus at a time in a thread");
+    let result = f(NonNull::new(page).unwrap());
+    BUS.set(None);
+    result
 }
 
 const PAGE: usize = 4096;
