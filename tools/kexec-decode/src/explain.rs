@@ -197,7 +197,7 @@ fn cause(world: &World<'_>, disassembly: &Disassembly) -> Section {
     if vector == Some(Vector::PAGE_FAULT)
         && let Some(cr2) = dump.number("cr2")
     {
-        section.main(format!("CR2 {}", place_words(world, cr2)));
+        section.main(format!("CR2 {}", accessed_words(world, cr2)));
         if cr2 < 4096 {
             section.say("in the page at 0: a null pointer, or a register that was never set");
         }
@@ -214,7 +214,7 @@ fn cause(world: &World<'_>, disassembly: &Disassembly) -> Section {
         return section;
     };
     for (name, address) in disassembly::memory_operands(at, dump) {
-        section.say(format!("operand {name} is at {}", place_words(world, address)));
+        section.say(format!("operand {name} is at {}", accessed_words(world, address)));
     }
     if let Some((name, target)) = disassembly::indirect_target(at, dump) {
         section.say(format!("it goes to {name}, {}", place_words(world, target)));
@@ -227,6 +227,14 @@ fn place_words(world: &World<'_>, address: u64) -> String {
         [] => format!("{address:#x}"),
         places => format!("{address:#x}: {}", places.join("; ")),
     }
+}
+
+/// As [`place_words`], for an address that the transition itself went to: one that the plan does not know tells something.
+fn accessed_words(world: &World<'_>, address: u64) -> String {
+    if world.plan.is_some() && world.describe(address).is_empty() {
+        return format!("{address:#x}: in no segment, source or control frame of the plan");
+    }
+    place_words(world, address)
 }
 
 /// What the plan's map has at a virtual address.

@@ -28,6 +28,7 @@ struct Segment {
 
 struct Symbol {
     address: u64,
+    size: u64,
     name: String,
 }
 
@@ -100,7 +101,11 @@ impl Kernel {
             .filter(|symbol| !symbol.is_undefined() && symbol.kind() != object::SymbolKind::File)
             .filter(|symbol| symbol.kind() != object::SymbolKind::Section)
             .filter_map(|symbol| {
-                Some(Symbol { address: symbol.address(), name: symbol.name().ok()?.to_owned() })
+                Some(Symbol {
+                    address: symbol.address(),
+                    size: symbol.size(),
+                    name: symbol.name().ok()?.to_owned(),
+                })
             })
             .filter(|symbol| !symbol.name.is_empty() && !symbol.name.starts_with("$"))
             .collect();
@@ -234,14 +239,16 @@ impl Kernel {
         frames
     }
 
-    /// The last symbol at or below `address`, in the same loaded part.
+    /// The function or datum that `address` lies in, or else the last label at or below it, in the same loaded part.
     #[must_use]
     pub fn near(&self, address: u64) -> Option<Near> {
         let linked = self.linked(address)?;
         let segment = self.segment(linked)?;
         let count = self.symbols.partition_point(|symbol| symbol.address <= linked);
-        let symbol =
-            self.symbols[..count].last().filter(|symbol| segment.linked.contains(&symbol.address))?;
+        let mut below =
+            self.symbols[..count].iter().rev().filter(|symbol| segment.linked.contains(&symbol.address));
+        let around = below.clone().find(|symbol| linked - symbol.address < symbol.size);
+        let symbol = around.or_else(|| below.next())?;
         let name = format!("{:#}", rustc_demangle::demangle(&symbol.name));
         Some(Near { name, offset: linked - symbol.address })
     }
