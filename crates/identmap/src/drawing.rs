@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use kexec_abi::{PAGE_SIZE, PhysMemory};
+use kexec_abi::{PAGE_SIZE, PhysMemory, VirtAddr};
 
 use crate::census::Census;
 use crate::leaves::Run;
@@ -40,8 +40,9 @@ impl<M: PhysMemory> fmt::Display for Drawing<'_, M> {
             };
             let first = page::of(run.virt.as_u64(), levels);
             if first > next {
-                let address = page::address(next, levels);
-                writeln!(f, "{address:#018x} {:>9}  -", Bytes(first - next))?;
+                // A gap may hold the addresses that are not canonical: its end is the next run's start.
+                let (from, to) = (page::address(next, levels), run.virt);
+                writeln!(f, "{}  {}  -", Span(from, to.as_u64().into()), Bytes(first - next))?;
             }
             next = first + run.pages;
             writeln!(f, "{}", Line(&run))?;
@@ -61,7 +62,13 @@ struct Line<'a>(&'a Run);
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let run = self.0;
-        write!(f, "{:#018x} {:>9}  {}", run.virt, Bytes(run.pages), run.attributes)?;
+        write!(
+            f,
+            "{}  {}  {}",
+            Span(run.virt, u128::from(run.last().as_u64()) + 1),
+            Bytes(run.pages),
+            run.attributes
+        )?;
         if run.user {
             f.write_str(" user")?;
         }
@@ -74,15 +81,24 @@ impl fmt::Display for Line<'_> {
     }
 }
 
-/// A number of pages in the largest unit that leaves it whole.
+/// A range in columns. Its end may need a 65th bit.
+struct Span(VirtAddr, u128);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#018x}..{:#018x}", self.0, self.1)
+    }
+}
+
+/// A number of pages in the largest unit of which they are at least one, to a tenth, rounded down.
 struct Bytes(u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let units = [("TiB", 1 << 28), ("GiB", 1 << 18), ("MiB", 1 << 8)];
-        match units.into_iter().find(|&(_, pages)| self.0.is_multiple_of(pages)) {
-            Some((unit, pages)) => write!(f, "{:>5} {unit}", self.0 / pages),
-            None => write!(f, "{:>5} KiB", self.0 * (PAGE_SIZE >> 10)),
-        }
+        let kib = self.0 * (PAGE_SIZE >> 10);
+        let units = [("TiB", 30), ("GiB", 20), ("MiB", 10), ("KiB", 0)];
+        let (unit, shift) = units.into_iter().find(|(_, shift)| kib >> shift != 0).unwrap_or(("KiB", 0));
+        let (whole, tenths) = (kib >> shift, (kib & ((1 << shift) - 1)) * 10 >> shift);
+        if tenths == 0 { write!(f, "{whole:>5}   {unit}") } else { write!(f, "{whole:>5}.{tenths} {unit}") }
     }
 }

@@ -58,7 +58,8 @@ impl Map {
     /// Gives the table frames themselves `attributes`, wherever the map has them at their own address.
     ///
     /// Which frames the tables are in is known only when they are; so this splits the leaves that hold them, which may take
-    /// further frames, which are protected too.
+    /// further frames, which are protected too. Few, if the allocator gives frames that lie close together: at most one for
+    /// each 2 MiB (and 1 GiB) that has a table in it.
     ///
     /// # Errors
     ///
@@ -160,9 +161,12 @@ impl Map {
                         return Ok(mem.write_word(table, index, leaf | mapped)?);
                     };
                     let split = fill::split(word, size, below, &self.options, mem)?;
-                    self.frames += 1;
                     let entry = entry::table(split, self.options.table_flags, encryption);
-                    mem.write_word(table, index, entry)?;
+                    if let Err(unreachable) = mem.write_word(table, index, entry) {
+                        mem.free(split);
+                        return Err(unreachable.into());
+                    }
+                    self.frames += 1;
                 }
                 (None, None) => return Err(Error::NotMapped(virt)),
             }

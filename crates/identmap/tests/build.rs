@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{Machine, frame};
-use identmap::{Attributes, Error, LeafSize, Level, Mapping, Options, Plan, Tables};
+use common::Machine;
+use identmap::{Attributes, Mapping, Options, Plan};
 use kexec_abi::{PhysAddr, PhysRange, VirtAddr};
 
 fn range(start: u64, end: u64) -> PhysRange {

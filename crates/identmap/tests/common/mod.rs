@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file is a crate and uses a part")]
 
+pub mod model;
+
 use std::cell::{Cell, UnsafeCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::NonNull;
@@ -17,9 +19,10 @@ pub struct Machine {
     pub given: BTreeSet<Frame>,
     /// Frames that cannot be reached.
     pub unreachable: BTreeSet<Frame>,
-    /// The number of visits until every one fails.
-    pub visits_left: Cell<u64>,
+    /// How often a frame was visited.
     pub visits: Cell<u64>,
+    /// The one visit that fails.
+    pub failing_visit: Cell<Option<u64>>,
 }
 
 impl Machine {
@@ -31,8 +34,8 @@ impl Machine {
             free,
             given: BTreeSet::new(),
             unreachable: BTreeSet::new(),
-            visits_left: Cell::new(u64::MAX),
             visits: Cell::new(0),
+            failing_visit: Cell::new(None),
         }
     }
 
@@ -46,24 +49,22 @@ impl Machine {
         self.frames.insert(frame, Box::new(UnsafeCell::new(words)));
     }
 
-    /// The 8 bytes at `phys`, of a frame that was given out or put there.
-    pub fn bytes(&self, phys: u64) -> Option<[u8; 8]> {
-        let cell = self.frames.get(&frame(phys & !0xfff))?;
-        // SAFETY: no call of `with_frame` is under way: it takes `&self` on this thread, and no test nests.
-        let words = unsafe { &*cell.get() };
-        Some(words[(phys % 4096 / 8) as usize].to_le_bytes())
+    /// The bytes of a frame that was given out or put there.
+    pub fn bytes(&self, frame: Frame) -> Option<[u8; 4096]> {
+        let cell = self.frames.get(&frame)?;
+        // SAFETY: no call of `with_frame` is under way, since no test reads in one; any bytes are a `[u8; 4096]`.
+        Some(unsafe { cell.get().cast::<[u8; 4096]>().read() })
     }
 }
 
 // SAFETY: each frame is a box of its own, 4 KiB of words; alignment to 8 is what the words need.
 unsafe impl PhysMemory for Machine {
     fn with_frame<R>(&self, frame: Frame, f: impl FnOnce(NonNull<Words>) -> R) -> Result<R, Unreachable> {
-        let left = self.visits_left.get();
-        if left == 0 || self.unreachable.contains(&frame) {
+        let visit = self.visits.get();
+        self.visits.set(visit + 1);
+        if self.failing_visit.get() == Some(visit) || self.unreachable.contains(&frame) {
             return Err(Unreachable(frame));
         }
-        self.visits_left.set(left - 1);
-        self.visits.set(self.visits.get() + 1);
         let cell = self.frames.get(&frame).ok_or(Unreachable(frame))?;
         Ok(f(NonNull::new(cell.get()).unwrap()))
     }
@@ -167,8 +168,9 @@ fn read_table(
 ) {
     found.tables[level as usize - 1] += 1;
     found.table_frames.push(table);
-    for index in 0..512u64 {
-        let entry = u64::from_le_bytes(machine.bytes(table + index * 8).expect("a table frame"));
+    let bytes = machine.bytes(frame(table)).expect("a table frame");
+    for (index, entry) in (0u64..).zip(bytes.as_chunks::<8>().0) {
+        let entry = u64::from_le_bytes(*entry);
         if entry & 1 == 0 {
             assert_eq!(entry, 0, "an entry that is not present has bits set");
             continue;
@@ -205,4 +207,10 @@ fn read_table(
             read_table(machine, address, level - 1, virt, cpu, allowed, found);
         }
     }
+}
+
+/// The sign extension that makes a linear address out of `virt`.
+pub fn canonical(virt: u64, levels: u32) -> u64 {
+    let bits = 12 + 9 * levels;
+    if virt >> (bits - 1) & 1 == 1 { virt | u64::MAX << bits } else { virt }
 }
