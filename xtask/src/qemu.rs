@@ -35,6 +35,18 @@ pub(crate) struct Qemu {
     pub(crate) accel: String,
 }
 
+impl Qemu {
+    /// What it says of itself; and the proof that it runs.
+    pub(crate) fn version(&self) -> Result<String> {
+        let (program, leading) = self.program.split_first().context("no QEMU")?;
+        let output = Command::new(program).args(leading).arg("--version").output()?;
+        if !output.status.success() {
+            bail!("{} does not run: {}", program.display(), String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
+    }
+}
+
 /// A machine's options, as far as scenarios differ in them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Machine {

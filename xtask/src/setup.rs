@@ -29,12 +29,22 @@ use crate::{cargo, ui};
 pub(crate) struct Args {
     #[command(flatten)]
     qemu: Options,
+    /// Also what only some scenarios want: other kernels, and a QEMU with vfio-user-pci
+    #[arg(long)]
+    all: bool,
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let qemu = all(&args.qemu)?;
     cargo::disk_image()?;
-    ui::say(format!("ready: {}, firmware {}", qemu.program[0].display(), qemu.firmware.display()));
+    if args.all {
+        for release in linux::Release::ALL {
+            release.bzimage()?;
+        }
+        let qemu = qemu::vfio_user(&args.qemu)?;
+        ui::say(format!("a QEMU with vfio-user-pci: {}", qemu.version()?));
+    }
+    ui::say(format!("ready: {}, firmware {}", qemu.version()?, qemu.firmware.display()));
     Ok(ExitCode::SUCCESS)
 }
 

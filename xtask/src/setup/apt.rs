@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail};
 
@@ -46,6 +47,12 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
 
 fn update() -> Result<()> {
     ui::run("fetching the package lists (apt-get update)", Command::new("apt-get").arg("update")).map(drop)
+}
+
+/// Scenarios run at the same time; what they lack is fetched once.
+pub(super) fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An apt that sees these suites and nothing of the system.

@@ -43,6 +43,7 @@ impl Release {
 
     /// The kernel's file, downloaded if it is not there.
     pub(crate) fn bzimage(self) -> Result<PathBuf> {
+        let _alone = apt::one_at_a_time();
         let kernel = paths::folder("setup/linux")?.join(format!("vmlinuz-{}", self.name()));
         if kernel.is_file() {
             return Ok(kernel);
@@ -53,7 +54,7 @@ impl Release {
         }
         // Elsewhere the system's own kernel does as well, where it may be read.
         if self == Release::Debian12
-            && let Some(kernel) = kernel_in(Path::new("/boot"))
+            && let Some(kernel) = kernel_under(Path::new("/"))
         {
             return Ok(kernel);
         }
@@ -77,16 +78,19 @@ impl Release {
         let scratch = tempfile::tempdir_in(folder)?;
         let tree = scratch.path().join("tree");
         apt.unpack(&package, &tree)?;
-        let found = kernel_in(&tree.join("boot")).with_context(|| format!("{package} holds no kernel"))?;
+        let found = kernel_under(&tree).with_context(|| format!("{package} holds no kernel"))?;
         fs::rename(&found, kernel).with_context(|| format!("cannot keep {}", found.display()))
     }
 }
 
-fn kernel_in(folder: &Path) -> Option<PathBuf> {
-    let entries = fs::read_dir(folder).ok()?;
-    let mut kernels: Vec<_> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
+/// A kernel that may be read, where distributions put it: the newest, as far as names tell.
+fn kernel_under(root: &Path) -> Option<PathBuf> {
+    let entries =
+        |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let of_modules = entries(root.join("usr/lib/modules")).map(|folder| folder.join("vmlinuz"));
+    let mut kernels: Vec<_> = entries(root.join("boot"))
         .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz")))
+        .chain(of_modules)
         .filter(|path| fs::File::open(path).is_ok())
         .collect();
     kernels.sort();

@@ -43,13 +43,12 @@ pub(super) fn firmware(options: &Options) -> Option<PathBuf> {
 
 /// A QEMU that has `vfio-user-pci` (10.1 and later), for devices served by another process: the given one, or
 /// Debian's of trixie-backports in a tree under target/, with the libraries and the loader that it was built for.
-// The scenarios with a memory-mapped 8250 are its users.
-#[allow(dead_code)]
 pub(crate) fn vfio_user(options: &Options) -> Result<Qemu> {
     const PROGRAM: &str = "usr/bin/qemu-system-x86_64";
     if options.qemu.is_some() {
         return find(options);
     }
+    let _alone = apt::one_at_a_time();
     let tree = paths::folder("setup")?.join("qemu-vfio-user");
     if !tree.join(PROGRAM).is_file() {
         if !apt::is_debian() {
