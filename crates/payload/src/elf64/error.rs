@@ -134,9 +134,16 @@ pub enum ElfError {
         /// The `d_tag` that says so.
         tag: i64,
     },
+    /// The table that `PT_DYNAMIC` names is not in the file, or is not made of whole entries.
+    DynamicTable {
+        /// `p_offset`.
+        offset: u64,
+        /// `p_filesz`.
+        size: u64,
+    },
     /// The table of relocations lies in no segment's file bytes, or is not made of whole entries.
     RelocationTable {
-        /// `DT_RELA`.
+        /// `DT_RELA`; 0 if there is none.
         vaddr: u64,
         /// `DT_RELASZ`.
         size: u64,
@@ -214,6 +221,9 @@ impl fmt::Display for ElfError {
             Self::NeedsLibrary => f.write_str("the ELF file needs a shared library"),
             Self::UnsupportedRelocations { tag } => {
                 write!(f, "the ELF file has relocations that are not supported (dynamic tag {tag})")
+            }
+            Self::DynamicTable { offset, size } => {
+                write!(f, "the dynamic table at {offset:#x} of {size:#x} bytes is not in the file")
             }
             Self::RelocationTable { vaddr, size } => {
                 write!(f, "the relocation table at {vaddr:#x} of {size:#x} bytes is not in the file")

@@ -36,14 +36,17 @@ impl Relocations {
         dynamic: &ProgramHeader,
         loads: &Loads,
     ) -> Result<Self, ElfError> {
-        let (mut table, mut size) = (0, 0);
-        for n in 0..dynamic.p_filesz / DYN {
-            let offset = dynamic.p_offset.checked_add(n * DYN);
-            let truncated = ElfError::Truncated { len: file.len(), needed: offset.unwrap_or(u64::MAX) };
-            let entry: Dyn = read(file, offset.ok_or(truncated)?)?;
+        let &ProgramHeader { p_offset, p_filesz, .. } = dynamic;
+        if !p_filesz.is_multiple_of(DYN) || p_offset.checked_add(p_filesz).is_none_or(|end| end > file.len())
+        {
+            return Err(ElfError::DynamicTable { offset: p_offset, size: p_filesz });
+        }
+        let (mut table, mut size) = (None, 0);
+        for n in 0..p_filesz / DYN {
+            let entry: Dyn = read(file, p_offset + n * DYN)?;
             match entry.d_tag {
                 DT_NULL => break,
-                DT_RELA => table = entry.d_ptr(),
+                DT_RELA => table = Some(entry.d_ptr()),
                 DT_RELASZ => size = entry.d_val(),
                 DT_RELAENT if entry.d_val() == RELA => {}
                 DT_NEEDED => return Err(ElfError::NeedsLibrary),
@@ -57,13 +60,13 @@ impl Relocations {
         if size == 0 {
             return Ok(Self::NONE);
         }
-        let in_file = |load: &Load| Some(load.offset + load.offset_of(table, size, load.filesz)?);
+        let in_file = |load: &Load| Some(load.offset + load.offset_of(table?, size, load.filesz)?);
         let offset = loads
             .as_slice()
             .iter()
             .find_map(in_file)
             .filter(|_| size.is_multiple_of(RELA))
-            .ok_or(ElfError::RelocationTable { vaddr: table, size })?;
+            .ok_or(ElfError::RelocationTable { vaddr: table.unwrap_or(0), size })?;
         let relocations = Self { offset, count: size / RELA };
         for entry in relocations.entries(file) {
             let Rela { r_offset, r_type, .. } = entry?;
