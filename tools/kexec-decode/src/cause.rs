@@ -7,7 +7,7 @@ pub(crate) fn usual(vector: Vector) -> Option<&'static str> {
     Some(match vector {
         Vector::DIVIDE_ERROR => "a division by zero, or a quotient too large for its register",
         Vector::DEBUG => "a single step, or a debug register's match; the transition goes on",
-        Vector::BREAKPOINT => "an int3; the transition goes on after it",
+        Vector::BREAKPOINT => "an int3, just before RIP; the transition goes on",
         Vector::INVALID_OPCODE => "bytes that are no instruction here, or ud2",
         Vector::DEVICE_NOT_AVAILABLE => "x87 or SSE with CR0.TS or CR0.EM set",
         Vector::DOUBLE_FAULT => {

@@ -12,6 +12,10 @@ const AFTER: usize = 6;
 /// The furthest back that a function's start is looked for.
 const FURTHEST: u64 = 16 * 1024;
 
+/// The selector of the transition's 32-bit code segment: `DebugFrame::CODE32_SELECTOR` of kexec-exception's page code, which is
+/// there on x86-64 only. A test compares them.
+pub(crate) const CODE32_SELECTOR: u64 = 0x68;
+
 /// Instructions with the one at RIP among them.
 pub(crate) struct Disassembly {
     pub(crate) before: Vec<Instruction>,
@@ -33,11 +37,12 @@ impl Disassembly {
         // What was read at the fault is the truth; the file tells more where it agrees, or where nothing was read.
         let agrees = same_as_file.unwrap_or(dumped.is_empty());
         let from_rip = if agrees && at_rip.len() > dumped.len() { at_rip } else { &dumped };
-        let mut after = decode(from_rip, rip, AFTER);
+        let bits = if world.dump.number("cs") == Some(CODE32_SELECTOR) { 32 } else { 64 };
+        let mut after = decode(bits, from_rip, rip, AFTER);
         let at = (!after.is_empty()).then(|| after.remove(0));
         let mut before = Vec::new();
         if agrees && back > 0 {
-            before = decode(&file[..back], rip.wrapping_sub(back as u64), back);
+            before = decode(bits, &file[..back], rip.wrapping_sub(back as u64), back);
             // Out of step: data lies in between, or no instruction begins there.
             if before.last().is_none_or(|last| last.next_ip() != rip) {
                 before.clear();
@@ -67,8 +72,8 @@ fn file_bytes(world: &World<'_>, rip: u64) -> Option<(usize, Vec<u8>)> {
     Some((usize::try_from(back).ok()?, kernel.bytes(rip.wrapping_sub(back), length)?.to_vec()))
 }
 
-fn decode(bytes: &[u8], ip: u64, most: usize) -> Vec<Instruction> {
-    let decoder = Decoder::with_ip(64, bytes, ip, DecoderOptions::NONE);
+fn decode(bits: u32, bytes: &[u8], ip: u64, most: usize) -> Vec<Instruction> {
+    let decoder = Decoder::with_ip(bits, bytes, ip, DecoderOptions::NONE);
     let instructions = decoder.into_iter().take(most + 1);
     // The last may only lack its rest.
     instructions
@@ -173,4 +178,13 @@ pub(crate) fn ends_with_call(bytes: &[u8]) -> bool {
             && matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall)
             && matches!(instruction.mnemonic(), Mnemonic::Call)
     })
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    #[test]
+    fn the_32_bit_selector_is_that_of_the_page_code() {
+        let selector = kexec_exception::page_code::DebugFrame::CODE32_SELECTOR;
+        assert_eq!(super::CODE32_SELECTOR, u64::from(selector));
+    }
 }

@@ -23,7 +23,7 @@ pub struct Found {
     pub line: usize,
     /// How much of it there is.
     pub state: State,
-    /// Lines of others in between.
+    /// Lines in between that are no line of a dump: of others, or spoilt.
     pub foreign_lines: usize,
     /// What it says.
     pub dump: Dump,

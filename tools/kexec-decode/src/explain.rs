@@ -6,7 +6,7 @@ use kexec_exception::{Cr0, Cr4, Efer, ErrorCode, RFlags, Vector};
 
 use crate::cause;
 use crate::disassembly::{self, Disassembly};
-use crate::dump::{Found, State, Value};
+use crate::dump::{Dump, Found, State, Value};
 use crate::kernel::{Frame, Kernel};
 use crate::place::World;
 use crate::plan::{Plan, Run};
@@ -18,13 +18,40 @@ const GENERAL: [&str; 16] = [
     "r15",
 ];
 
+/// Finds and explains all dumps of a log. The kernels' biases are found where they can be. Takes the plan from `plan` (the last
+/// one there) if that is given, otherwise from the log (the last one before the dump).
+#[must_use]
+pub fn explain(log: &[u8], mut kernels: Vec<Kernel>, plan: Option<&[u8]>) -> Vec<Report> {
+    let found = Dump::find_all(log);
+    let code: Vec<_> =
+        found.iter().filter_map(|found| Some((found.dump.number("rip")?, found.dump.code()))).collect();
+    for kernel in &mut kernels {
+        kernel.find_bias(log, &code);
+    }
+    let given = plan.map(|text| Plan::find_all(text).pop());
+    let printed = Plan::find_all(log);
+    let explain = |found: &Found| {
+        let before = printed.iter().rfind(|plan| plan.offset < found.range.start);
+        let plan = given.as_ref().map_or(before, Option::as_ref);
+        Report::new(found, &kernels, plan)
+    };
+    found.iter().map(explain).collect()
+}
+
 impl Report {
     /// Explains a dump, as well as the kernels (their biases found, see [`Kernel::find_bias`]) and the plan allow.
     #[must_use]
     pub fn new(found: &Found, kernels: &[Kernel], plan: Option<&Plan>) -> Self {
         let world = World::new(&found.dump, kernels, plan);
         let disassembly = Disassembly::around_rip(&world);
-        let mut report = Report::default();
+        let state = match found.state {
+            State::Complete => "complete",
+            State::Damaged { .. } => "damaged",
+            State::Truncated => "truncated",
+            State::DumperFault { .. } => "ended by a fault of the dumper",
+        };
+        let heading = format!("Dump at line {} of the log, {state}", found.line);
+        let mut report = Report { heading, sections: Vec::new() };
         report.push(what_happened(&world, found));
         report.push(where_it_was(&world, &disassembly));
         report.push(code(&world, &disassembly));
@@ -176,7 +203,8 @@ fn code(world: &World<'_>, disassembly: &Disassembly) -> Section {
     }
     match &disassembly.at {
         Some(at) => section.main(format!("=> {}", line(at))),
-        None => section.main("the bytes at RIP could not be read"),
+        None if world.dump.get("bytes").is_some() => section.main("the bytes at RIP could not be read"),
+        None => section.main("the bytes at RIP are not in what is left of the dump"),
     }
     for instruction in &disassembly.after {
         section.say(format!("   {}", line(instruction)));
@@ -194,6 +222,9 @@ fn cause(world: &World<'_>, disassembly: &Disassembly) -> Section {
     let mut section = Section::new("The address at fault");
     let dump = world.dump;
     let vector = dump.vector();
+    if vector == Some(Vector::PAGE_FAULT) && dump.number("cr2").is_none() {
+        section.main("CR2 is not in what is left of the dump");
+    }
     if vector == Some(Vector::PAGE_FAULT)
         && let Some(cr2) = dump.number("cr2")
     {
@@ -484,8 +515,10 @@ fn reservations(world: &World<'_>, found: &Found) -> Section {
         }
     }
     if found.foreign_lines > 0 {
-        section
-            .say(format!("{} of others in the dump left out", counted(found.foreign_lines as u64, "line")));
+        section.say(format!(
+            "{} in it spoilt or of others, left out",
+            counted(found.foreign_lines as u64, "line")
+        ));
     }
     match world.dump.version() {
         Some(1) => {}
@@ -500,6 +533,9 @@ fn reservations(world: &World<'_>, found: &Found) -> Section {
         }
         if let Some(version @ (0 | 2..)) = plan.version {
             section.main(format!("version {version} of the plan is not known here: read as version 1"));
+        }
+        for defect in &plan.defects {
+            section.main(format!("the plan says of itself: {defect}"));
         }
         let code = plan.code_frame().map(|frame| frame.start);
         if let (Some(planned), Some(printed)) = (code, world.dump.number("code_frame").filter(|&at| at != 0))

@@ -16,7 +16,7 @@
 //! }
 //! ```
 //!
-//! With [`Kernel`]s, the ELF files of the kernels that took part, addresses become functions and lines. [`cli::run`] is the
+//! [`explain`] does all of it for a log. With [`Kernel`]s, the ELF files of the kernels that took part, addresses become functions and lines. [`cli::run`] is the
 //! program `kexec-decode`, for who wraps it.
 //!
 //! It never fails on a log: a damaged or truncated dump is explained as far as it goes, and what makes the explanation
@@ -35,6 +35,7 @@ pub mod report;
 mod walk;
 
 pub use dump::{Dump, Found};
+pub use explain::explain;
 pub use kernel::Kernel;
 pub use plan::Plan;
 pub use report::Report;

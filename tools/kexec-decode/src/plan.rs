@@ -34,6 +34,8 @@ pub struct Plan {
     pub labels: Vec<Label>,
     /// The runs of leaves of the transition map, aliases among them.
     pub runs: Vec<Run>,
+    /// What could not be printed, in the words of the plan.
+    pub defects: Vec<String>,
     /// Whether the plan's last line was found.
     pub complete: bool,
 }
@@ -95,7 +97,7 @@ pub struct Run {
     pub physical: u64,
     /// `rwx` or the like.
     pub rights: String,
-    /// The memory type, `wb` or `uc`.
+    /// The memory type, `wb` or `uc`, and `shared` where it is.
     pub memory_type: String,
     /// Whether it is the alias of something mapped elsewhere.
     pub alias: bool,
@@ -238,10 +240,11 @@ impl Plan {
                     range,
                     physical,
                     rights: (*attributes.next()?).to_owned(),
-                    memory_type: attributes.next().copied().unwrap_or_default().to_owned(),
+                    memory_type: attributes.copied().collect::<Vec<_>>().join(" "),
                     alias: kind == "alias",
                 });
             }
+            "segments:" | "map:" => self.defects.push(words.join(" ")),
             "end" => self.complete = true,
             _ => return None,
         }
@@ -263,9 +266,10 @@ pub(crate) fn number(text: &str) -> Option<u64> {
     }
 }
 
-/// `start..end`, with `start <= end`.
+/// `start..end`, with `start <= end`. An end of 0 is 2^64, which a `u64` cannot hold: the last byte is left out.
 fn range(text: &str) -> Option<Range<u64>> {
     let (start, end) = text.split_once("..")?;
     let (start, end) = (number(start)?, number(end)?);
+    let end = if end == 0 && start > 0 { u64::MAX } else { end };
     (start <= end).then_some(start..end)
 }

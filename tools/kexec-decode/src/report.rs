@@ -7,6 +7,8 @@ use anstyle::{AnsiColor, Style};
 /// An explained dump.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
+    /// Where the dump lies in the log, and how much of it there is.
+    pub heading: String,
     /// In the order in which a person wants to know.
     pub sections: Vec<Section>,
 }
@@ -60,10 +62,9 @@ impl Report {
     }
 
     fn write(&self, f: &mut fmt::Formatter<'_>, styles: &Styles) -> fmt::Result {
-        for (index, section) in self.sections.iter().enumerate() {
-            if index > 0 {
-                writeln!(f)?;
-            }
+        writeln!(f, "{}{}{:#}", styles.heading, self.heading, styles.heading)?;
+        for section in &self.sections {
+            writeln!(f)?;
             writeln!(f, "{}{}{:#}", styles.title, section.title, styles.title)?;
             for line in &section.lines {
                 let style = match line.weight {
@@ -97,6 +98,7 @@ impl Section {
 }
 
 struct Styles {
+    heading: Style,
     title: Style,
     main: Style,
     quiet: Style,
@@ -104,7 +106,8 @@ struct Styles {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write(f, &Styles { title: Style::new(), main: Style::new(), quiet: Style::new() })
+        let plain = Style::new();
+        self.write(f, &Styles { heading: plain, title: plain, main: plain, quiet: plain })
     }
 }
 
@@ -114,10 +117,12 @@ pub struct Styled<'a>(&'a Report);
 
 impl fmt::Display for Styled<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let title = AnsiColor::Cyan.on_default().bold();
-        self.0.write(
-            f,
-            &Styles { title, main: AnsiColor::Yellow.on_default().bold(), quiet: Style::new().dimmed() },
-        )
+        let styles = Styles {
+            heading: Style::new().bold().underline(),
+            title: AnsiColor::Cyan.on_default().bold(),
+            main: AnsiColor::Yellow.on_default().bold(),
+            quiet: Style::new().dimmed(),
+        };
+        self.0.write(f, &styles)
     }
 }

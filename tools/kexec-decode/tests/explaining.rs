@@ -50,6 +50,37 @@ fn a_page_fault_is_explained_with_piece_label_walk_list_entry_and_plan() {
 }
 
 #[test]
+fn code_of_the_detour_through_32_bit_mode_is_disassembled_as_such() {
+    // inc eax, a REX prefix in 64-bit mode; push eax; hlt
+    let detour = Writer::new(13)
+        .set("error", 0)
+        .set("cs", 0x68)
+        .text("bytes", "4050f4cccccccccccccccccccccccccc")
+        .print();
+    assert_says(&explain_one(&detour), &["=> 0x7f3a1c4: inc eax", ": push eax"]);
+}
+
+#[test]
+fn a_run_at_the_top_of_the_address_space_and_defects_of_the_plan_are_read() {
+    let plan = PLAN.replace(
+        "0xffff800000200000..0xffff800000201000 -> 0x5200000",
+        "0xfffffffffffff000..0x0 -> 0x7f3b000",
+    );
+    let plan = plan.replace(
+        "first: plan: end",
+        "first: plan: map: table at 0x7f31000 cannot be read\r\nfirst: plan: end",
+    );
+    let dump = Writer::new(6).set("rax", 0xffff_ffff_ffff_fff0).print();
+    assert_says(
+        &explain_one(&format!("{plan}{dump}")),
+        &[
+            "rax 0xfffffffffffffff0: control frame `control` + 0xff0",
+            "the plan says of itself: map: table at 0x7f31000 cannot be read",
+        ],
+    );
+}
+
+#[test]
 fn without_a_plan_the_code_frame_is_still_named() {
     let report = explain_one(&write_past_the_map().print());
     assert_says(

@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{PLAN, Writer, assert_says};
-use kexec_decode::Kernel;
-use kexec_decode::cli::decode;
+use kexec_decode::{Kernel, explain};
 use object::{Object, ObjectSection, ObjectSymbol};
 use tempfile::TempDir;
 
@@ -79,8 +78,7 @@ impl Fixture {
 
     fn explain(&self, log: &str, bias: Option<u64>) -> String {
         let kernel = Kernel::open(&self.path, bias).unwrap();
-        let (_, report) = decode(log.as_bytes(), vec![kernel], None).pop().unwrap();
-        report.to_string()
+        explain(log.as_bytes(), vec![kernel], None).pop().unwrap().to_string()
     }
 }
 

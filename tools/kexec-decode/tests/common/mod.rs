@@ -7,10 +7,16 @@ const ORDER: &[&str] = &[
     "error",
     "vector",
     "rip",
-    "rsp",
-    "rflags",
     "cs",
+    "rflags",
+    "rsp",
     "ss",
+    "cr0",
+    "cr2",
+    "cr3",
+    "cr4",
+    "cr8",
+    "efer",
     "ds",
     "es",
     "fs",
@@ -30,13 +36,8 @@ const ORDER: &[&str] = &[
     "r13",
     "r14",
     "r15",
-    "cr0",
-    "cr2",
-    "cr3",
-    "cr4",
-    "efer",
-    "nmi",
     "debug",
+    "nmi",
     "breakpoint",
     "phase",
     "entry",
@@ -142,10 +143,7 @@ first: plan: end\r
 
 /// All reports on a log, without kernels.
 pub(crate) fn explain(log: &str) -> Vec<String> {
-    kexec_decode::cli::decode(log.as_bytes(), Vec::new(), None)
-        .into_iter()
-        .map(|(heading, report)| format!("{heading}\n{report}"))
-        .collect()
+    kexec_decode::explain(log.as_bytes(), Vec::new(), None).iter().map(ToString::to_string).collect()
 }
 
 /// The report on the only dump in a log.
