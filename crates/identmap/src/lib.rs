@@ -1,3 +1,4 @@
+#![cfg_attr(not(test), no_std)]
 //! Identity maps and aliases in x86-64 page tables, in 4 or 5 levels: exactly what was asked for, in the fewest tables that can
 //! hold it, the number of frames known in advance. And a reader of any x86-64 tables.
 //!
