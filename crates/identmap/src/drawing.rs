@@ -98,7 +98,7 @@ impl fmt::Display for Bytes {
         let kib = self.0 * (PAGE_SIZE >> 10);
         let units = [("TiB", 30), ("GiB", 20), ("MiB", 10), ("KiB", 0)];
         let (unit, shift) = units.into_iter().find(|(_, shift)| kib >> shift != 0).unwrap_or(("KiB", 0));
-        let (whole, tenths) = (kib >> shift, (kib & ((1 << shift) - 1)) * 10 >> shift);
+        let (whole, tenths) = (kib >> shift, ((kib & ((1 << shift) - 1)) * 10) >> shift);
         if tenths == 0 { write!(f, "{whole:>5}   {unit}") } else { write!(f, "{whole:>5}.{tenths} {unit}") }
     }
 }

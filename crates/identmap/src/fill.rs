@@ -235,8 +235,9 @@ pub(crate) fn split<M: PhysMemory + FrameAllocator>(
     options: &Options,
     mem: &mut M,
 ) -> Result<Frame, Error> {
-    let mut pool = Pool::take(1, options, mem)?;
-    let Some(table) = pool.pop(mem)? else { return Err(Error::OutOfFrames { needed: 1, available: 0 }) };
+    let Some(table) = Pool::take(1, options, mem)?.head else {
+        return Err(Error::OutOfFrames { needed: 1, available: 0 });
+    };
     let Some(smaller) = level.leaf() else { return Ok(table) };
     let first = entry::frame(word, size, options.encryption).start().as_u64();
     let leaf = entry::unsized_leaf(word ^ first);
