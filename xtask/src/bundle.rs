@@ -49,6 +49,14 @@ impl Bundle {
         content.bytes(context)
     }
 
+    /// The names of the kernels of examples/ in it.
+    pub(crate) fn kernels(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().filter_map(|(_, content)| match content {
+            Content::Kernel(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
     /// The archive.
     pub(crate) fn archive(&self, context: &Context) -> Result<Vec<u8>> {
         let mut files = Vec::with_capacity(self.files.len());

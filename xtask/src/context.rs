@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::bundle::Bundle;
 use crate::log::Log;
 use crate::qemu::{Event, Machine, Qemu, Start, Vm};
+use crate::scenario::From;
 use crate::{cargo, disk, paths, setup};
 
 pub(crate) struct Context {
@@ -53,6 +54,16 @@ impl Context {
             bail!("there is no kernel named {name} in examples/");
         }
         Ok(path)
+    }
+
+    /// The ELF files of the kernels that take part in what starts so.
+    pub(crate) fn kernels_of(&self, from: &From) -> Result<Vec<PathBuf>> {
+        let (first, bundle) = match from {
+            From::Boot { kernel, bundle } => (Some(*kernel), bundle),
+            From::Lab { bundle } => (Some("lab"), bundle),
+            From::Firmware { bundle } => (None, bundle),
+        };
+        first.into_iter().chain(bundle.kernels()).map(|name| self.kernel(name)).collect()
     }
 
     /// The disk that boots a kernel with a bundle.

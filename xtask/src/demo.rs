@@ -9,6 +9,7 @@ use anyhow::Result;
 use clap::Subcommand;
 
 use crate::context::Context;
+use crate::dump;
 use crate::log::Live;
 use crate::qemu::Options;
 use crate::scenario::{self, Scenario};
@@ -44,6 +45,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let context = Context::new(&args.qemu)?;
     let outcome = scenario::run(&scenario, &context, Some(Live::new()))?;
     let (name, seconds) = (&scenario.name, outcome.elapsed.as_secs_f32());
+    dump::show(&outcome.dumps);
     ui::say(format!("serial log: {}", outcome.log.path.display()));
     match &outcome.verdict {
         Ok(said) if said.is_empty() => ui::verdict(true, format!("{name} in {seconds:.1} s")),

@@ -9,6 +9,7 @@ mod context;
 mod cpio;
 mod demo;
 mod disk;
+mod dump;
 mod initrd;
 mod log;
 mod paths;
@@ -30,6 +31,8 @@ enum Command {
     Demo(demo::Args),
     /// Run all host tests and all QEMU scenarios
     Test(test::Args),
+    /// Explain the dumps in a serial log
+    Decode(dump::Args),
     /// Only set up what the other commands need
     Setup(setup::Args),
 }
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Demo(args) => demo::run(args),
         Command::Test(args) => test::run(args),
+        Command::Decode(args) => dump::run(args),
         Command::Setup(args) => setup::run(args),
     };
     match result {

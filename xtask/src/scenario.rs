@@ -15,6 +15,7 @@ use regex::Regex;
 
 use crate::bundle::Bundle;
 use crate::context::{Context, READY, Snapshot};
+use crate::dump::{self, Explained};
 use crate::log::{Live, Log};
 use crate::paths;
 use crate::qemu::{End, Event, Machine, Start, Vm};
@@ -46,7 +47,14 @@ pub(crate) struct Scenario {
     pub(crate) inspect: Option<Inspect>,
 }
 
-pub(crate) type Inspect = Box<dyn Fn(&[String]) -> Result<String> + Send + Sync>;
+/// All that was heard of a machine.
+pub(crate) struct Heard<'a> {
+    pub(crate) lines: &'a [String],
+    /// The dumps among them, explained.
+    pub(crate) dumps: &'a [Explained],
+}
+
+pub(crate) type Inspect = Box<dyn Fn(&Heard) -> Result<String> + Send + Sync>;
 
 /// What a machine starts from.
 #[derive(Clone, Debug)]
@@ -159,10 +167,7 @@ impl Scenario {
         Scenario { limit: Duration::from_secs(seconds), ..self }
     }
 
-    pub(crate) fn inspect(
-        self,
-        inspect: impl Fn(&[String]) -> Result<String> + Send + Sync + 'static,
-    ) -> Self {
+    pub(crate) fn inspect(self, inspect: impl Fn(&Heard) -> Result<String> + Send + Sync + 'static) -> Self {
         Scenario { inspect: Some(Box::new(inspect)), ..self }
     }
 }
@@ -170,6 +175,7 @@ impl Scenario {
 /// What became of a scenario.
 pub(crate) struct Outcome {
     pub(crate) log: Log,
+    pub(crate) dumps: Vec<Explained>,
     /// What [`Scenario::inspect`] had to say, or why it failed.
     pub(crate) verdict: Result<String, String>,
     pub(crate) elapsed: Duration,
@@ -232,12 +238,17 @@ pub(crate) fn run(scenario: &Scenario, context: &Context, mut live: Option<Live>
             _ => {}
         }
     }
+    // It writes no more; and others wait for a processor.
+    drop(vm);
+    let dumps = dump::explain(&log.path, &context.kernels_of(&scenario.from)?)?;
     let verdict =
         turned(verdict.unwrap_or(Ok(())), scenario.fails.as_ref()).and_then(|()| match &scenario.inspect {
-            Some(inspect) => inspect(&log.lines).map_err(|error| format!("{error:#}")),
+            Some(inspect) => {
+                inspect(&Heard { lines: &log.lines, dumps: &dumps }).map_err(|error| format!("{error:#}"))
+            }
             None => Ok(String::new()),
         });
-    Ok(Outcome { log, verdict, elapsed: started.elapsed() })
+    Ok(Outcome { log, dumps, verdict, elapsed: started.elapsed() })
 }
 
 /// The verdict of a scenario that may be one that must fail.

@@ -11,10 +11,10 @@ use anyhow::{Result, bail};
 use console::style;
 
 use crate::context::Context;
-use crate::log;
 use crate::qemu::Options;
 use crate::scenario::{self, Scenario};
 use crate::setup::Unavailable;
+use crate::{dump, log};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -80,7 +80,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let mut count = Count { no_skips: args.no_skips, ..Count::default() };
     // Set-up first: what is missing is said before minutes are spent on anything else.
     let context = if scenarios.is_empty() { None } else { Some(Context::new(&args.qemu)?) };
-    if let Some(filter) = host::filter(filter) {
+    // A filter that names scenarios means them: no one waits for the workspace to build to see one machine.
+    if let Some(filter) = host::filter(filter).filter(|filter| filter.is_empty() || scenarios.is_empty()) {
         host::run(filter, &mut count)?;
     }
     if let Some(context) = &context {
@@ -138,6 +139,7 @@ fn report(scenario: &Scenario, result: Result<scenario::Outcome>, count: &mut Co
         Err(why) => {
             count.case(&format!("{} ({seconds})", scenario.name), &Verdict::Failed(why));
             log::show_tail(&outcome.log);
+            dump::show(&outcome.dumps);
         }
     }
 }

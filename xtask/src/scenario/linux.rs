@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use anyhow::ensure;
+
 use super::{Ends, Scenario, expect};
 use crate::bundle::{Bundle, Content};
 use crate::initrd::Payload;
@@ -69,8 +71,9 @@ impl Linux {
             .then(expect(&format!("^init: digest {} payload$", self.payload.digest())))
             .then(expect("^init: power off$"))
             .ends(Ends::PowerOff)
-            .inspect(|lines| {
-                let release = lines.iter().find_map(|line| line.strip_prefix("init: release "));
+            .inspect(|heard| {
+                ensure!(heard.dumps.is_empty(), "a dump on a way without a fault");
+                let release = heard.lines.iter().find_map(|line| line.strip_prefix("init: release "));
                 Ok(format!("Linux {} has its command line and its payload", release.unwrap_or("?")))
             })
     }
