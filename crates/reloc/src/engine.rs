@@ -22,8 +22,6 @@ pub(crate) mod label {
     pub(crate) const ENTER: usize = 0;
     /// Where `enter` goes on in the code frame.
     pub(crate) const IDENTITY: usize = 1;
-    /// `extern "sysv64" fn(head: u64, progress: *mut Progress, swap: u64)`; unprivileged.
-    pub(crate) const WALK: usize = 2;
     /// Where a callee returns to.
     pub(crate) const REENTER: usize = 3;
     /// Where the way back goes on in the running kernel's text.

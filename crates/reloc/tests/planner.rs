@@ -116,7 +116,7 @@ fn machine(case: &Case) -> Ram {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_destination_byte_is_the_segments_byte_or_zero_and_nothing_else_changes(case in case()) {
