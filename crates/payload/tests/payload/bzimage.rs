@@ -170,7 +170,7 @@ fn a_kernel_without_5_level_support_is_not_entered_with_5_levels() {
 
 #[test]
 fn a_bzimage_cut_off_anywhere_is_an_error_that_says_how_long_it_must_be() {
-    let image = SyntheticBzImage::default();
+    let image = SyntheticBzImage { code: 0x2451, syssize: Some(0x246), ..Default::default() };
     let file = image.build();
     for len in 0..file.len() {
         match BzImage::parse(&file[..len]) {
@@ -254,8 +254,15 @@ fn a_fixed_kernel_below_1_mib_or_not_on_a_page_is_refused() {
 #[test]
 fn a_syssize_beyond_the_file_means_that_the_file_is_truncated() {
     let image = SyntheticBzImage { syssize: Some(0x247), ..Default::default() };
-    let needed = image.code_offset() as u64 + 0x2470;
-    assert_eq!(parse_error(&image), BzImageError::Truncated { len: needed - 0x10, needed });
+    let needed = image.code_offset() as u64 + 0x2461;
+    assert_eq!(parse_error(&image), BzImageError::Truncated { len: needed - 1, needed });
+}
+
+#[test]
+fn a_file_may_end_in_the_middle_of_its_last_paragraph_as_memtest86_does() {
+    let image = SyntheticBzImage { code: 0x2451, syssize: Some(0x246), ..Default::default() };
+    let (recorder, _) = load(&image, &Parameters::new(&MAP));
+    assert_eq!(recorder.bytes(0x100_0000, 0x2451), image.code_bytes());
 }
 
 #[test]
