@@ -10,7 +10,7 @@ use uart_16550::spec::{CLK_FREQUENCY_HZ, NUM_REGISTERS};
 
 /// How a port's eight registers are reached. Addresses are physical, in bytes.
 ///
-/// Plain numbers, since the crate needs no other crate of ours: with the feature `page-code`, [`Config::console`] turns
+/// Plain numbers, since the crate needs no other crate of ours: with the feature `page-code`, `Config::console` turns
 /// them into `kexec_abi`'s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {

@@ -49,3 +49,8 @@ pub use registers::{Mmio32Backend, Registers};
 pub use uart_16550::backend::PioBackend;
 pub use uart_16550::backend::{Backend, MmioBackend};
 pub use uart_16550::spec::registers::{LSR, Parity, WordLength};
+
+/// The page on writing a console of one's own, whose example is run.
+#[cfg(all(doctest, target_arch = "x86_64"))]
+#[doc = include_str!("../../../docs/console.md")]
+struct ConsolePage;

@@ -12,17 +12,20 @@ use proptest::prelude::*;
 use serial8250::pci::{Bar, BarError, ConfigPorts, MemoryRegisters, SerialFunction, Space, serial_functions};
 use serial8250::{Access, InvalidAccess, Stride};
 
-/// Functions by bus, device and function, each with the first 64 bytes of its configuration space.
+/// Bus, device, function.
+type Place = (u8, u8, u8);
+
+/// Functions by their places, each with the first 64 bytes of its configuration space.
 #[derive(Default)]
 struct Machine {
-    functions: BTreeMap<(u8, u8, u8), [u32; 16]>,
+    functions: BTreeMap<Place, [u32; 16]>,
     address: u32,
     writes: Vec<(u32, u32)>,
     strays: Vec<String>,
 }
 
 impl Machine {
-    fn with(functions: &[((u8, u8, u8), [u32; 16])]) -> Self {
+    fn with(functions: &[(Place, [u32; 16])]) -> Self {
         Self { functions: functions.iter().copied().collect(), ..Self::default() }
     }
 
