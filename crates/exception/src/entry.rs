@@ -225,17 +225,17 @@ unsafe extern "sysv64" fn common<H: Handler, const PARANOID: bool>() {
 
         ".if {swapgs}",
         "test byte ptr [rbp + {cs}], 3",
-        "jnz 2f", // from the user
         ".if {paranoid}",
+        "jnz 2f", // from the user
         "mov ecx, {gs_base}",
         "rdmsr",
         "test edx, edx",
         "js 3f", // the kernel's already
         "mov byte ptr [rbp + {user_gs}], 1",
-        ".else",
-        "jmp 3f",
-        ".endif",
         "2:",
+        ".else",
+        "jz 3f", // from the kernel
+        ".endif",
         "swapgs",
         "3:",
         "lfence", // no speculation with the wrong GS: CVE-2019-1125
@@ -245,15 +245,10 @@ unsafe extern "sysv64" fn common<H: Handler, const PARANOID: bool>() {
         "sub rsp, {area}",
         "and rsp, -64",
         ".if {components_low}",
-        "xor eax, eax", // XSAVE leaves most of the header as it was, and XRSTOR demands zeros
+        "xor eax, eax", // the header: what XSAVE leaves as it was, and XRSTOR wants to be zero
         "mov [rsp + 512], rax",
         "mov [rsp + 520], rax",
         "mov [rsp + 528], rax",
-        "mov [rsp + 536], rax",
-        "mov [rsp + 544], rax",
-        "mov [rsp + 552], rax",
-        "mov [rsp + 560], rax",
-        "mov [rsp + 568], rax",
         "mov eax, {components_low}",
         "mov edx, {components_high}",
         "xsave64 [rsp]",

@@ -27,8 +27,9 @@
 //! static mut TABLES: Tables = Tables::new();
 //!
 //! fn init() {
+//!     let tables = &raw mut TABLES;
 //!     // SAFETY: called once, at CPL 0, with interrupts off; nothing else names TABLES.
-//!     unsafe { (*&raw mut TABLES).install::<Kernel>() };
+//!     unsafe { (*tables).install::<Kernel>() };
 //! }
 //! # }
 //! ```

@@ -25,7 +25,20 @@ impl<const STACKS: usize, const STACK_SIZE: usize> Tables<STACKS, STACK_SIZE> {
     }
 
     /// Fills the tables for `H`: gates to it, the stacks in the TSS, the TSS in the GDT. A handler that names more stacks than
-    /// there are does not compile.
+    /// there are does not compile:
+    ///
+    /// ```compile_fail,E0080
+    /// use kexec_exception::{Handler, Tables, TrapFrame};
+    ///
+    /// struct Kernel; // with the default of Handler::IST: three stacks
+    ///
+    /// impl Handler for Kernel {
+    ///     fn handle(_frame: &mut TrapFrame) {}
+    /// }
+    ///
+    /// let tables = Box::leak(Box::new(Tables::<2>::new()));
+    /// tables.set_handler::<Kernel>();
+    /// ```
     #[cfg(target_arch = "x86_64")]
     pub fn set_handler<H: crate::entry::Handler>(&'static mut self) -> &'static mut Self {
         const {

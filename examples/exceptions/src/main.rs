@@ -44,9 +44,10 @@ impl Handler for Kernel {
 static mut TABLES: Tables = Tables::new();
 
 fn main(_info: &'static mut BootInfo) -> ! {
+    let tables = &raw mut TABLES;
     // SAFETY: once, at CPL 0, with interrupts off, as the boot loader leaves them; nothing else names TABLES, which lies in
     // the kernel's writable data for good. 16 KiB suffice to print a frame, and this target has no vector registers.
-    unsafe { (*&raw mut TABLES).install::<Kernel>() };
+    unsafe { (*tables).install::<Kernel>() };
     print(format_args!("tables installed\n"));
 
     let mut seen: u64;

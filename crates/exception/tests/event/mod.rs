@@ -64,6 +64,8 @@ pub struct Event {
     pub error_code: u64,
     /// RFLAGS when the stub starts.
     pub rflags_live: u64,
+    /// How far below a multiple of 64 the event's stack begins.
+    pub stack_offset: u64,
     stub: u64,
     event_stack: u64,
     host_rsp: u64,
@@ -107,6 +109,7 @@ impl Event {
             has_error_code: 0,
             error_code: 0,
             rflags_live: rflags,
+            stack_offset: 0,
             stub: 0,
             event_stack: 0,
             host_rsp: 0,
@@ -130,7 +133,7 @@ impl Event {
     pub fn raise(mut self, stub: Stub) -> Self {
         let mut stacks = Box::new(Stacks { event: [0xcc; _], program: [0; _] });
         self.stub = stub as usize as u64;
-        self.event_stack = (&raw const stacks.program) as u64; // the end of the event's
+        self.event_stack = (&raw const stacks.program) as u64 - self.stack_offset; // the end of the event's
         // Both words where a program may land point to this, so a handler may move RSP from the one to the other.
         self.rsp = (&raw const stacks.program[32]) as u64;
         let this = &raw mut self;
