@@ -13,41 +13,33 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     cli::run(args)
 }
 
-/// A dump in a log: where it is and how whole, and what it means.
-pub(crate) struct Explained {
-    pub(crate) heading: String,
-    pub(crate) report: Report,
-}
-
 /// The dumps of a log, explained with the kernels that took part. The explanations lie beside the log as well.
-pub(crate) fn explain(log: &Path, kernels: &[PathBuf]) -> Result<Vec<Explained>> {
+pub(crate) fn explain(log: &Path, kernels: &[PathBuf]) -> Result<Vec<Report>> {
     let beside = log.with_extension("decoded.txt");
     let bytes = fs::read(log).with_context(|| format!("cannot read {}", log.display()))?;
     // Symbols are read only when there is something to look up.
-    let dumps = match kexec_decode::Dump::find_all(&bytes).is_empty() {
+    let reports = match kexec_decode::Dump::find_all(&bytes).is_empty() {
         true => Vec::new(),
         false => {
             let kernels = kernels.iter().map(|kernel| Kernel::open(kernel, None)).collect::<Result<_>>()?;
-            cli::decode(&bytes, kernels, None)
+            kexec_decode::explain(&bytes, kernels, None)
         }
     };
-    if dumps.is_empty() {
+    if reports.is_empty() {
         // An earlier run's is no longer true.
         let _ = fs::remove_file(beside);
     } else {
-        let text: String = dumps.iter().map(|(heading, report)| format!("{heading}\n\n{report}\n")).collect();
-        fs::write(beside, text)?;
+        fs::write(beside, reports.iter().map(|report| format!("{report}\n")).collect::<String>())?;
     }
-    Ok(dumps.into_iter().map(|(heading, report)| Explained { heading, report }).collect())
+    Ok(reports)
 }
 
 /// Shows explanations below a log; coloured on a terminal.
-pub(crate) fn show(dumps: &[Explained]) {
-    for Explained { heading, report } in dumps {
-        let title = console::style(format!("dump at {heading}")).bold();
+pub(crate) fn show(reports: &[Report]) {
+    for report in reports {
         match console::colors_enabled() {
-            true => println!("\n{title}\n\n{}", report.styled()),
-            false => println!("\n{title}\n\n{report}"),
+            true => println!("\n{}", report.styled()),
+            false => println!("\n{report}"),
         }
     }
 }

@@ -11,11 +11,12 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use kexec_decode::Report;
 use regex::Regex;
 
 use crate::bundle::Bundle;
 use crate::context::{Context, READY, Snapshot};
-use crate::dump::{self, Explained};
+use crate::dump;
 use crate::log::{Live, Log};
 use crate::paths;
 use crate::qemu::{End, Event, Machine, Start, Vm};
@@ -51,7 +52,7 @@ pub(crate) struct Scenario {
 pub(crate) struct Heard<'a> {
     pub(crate) lines: &'a [String],
     /// The dumps among them, explained.
-    pub(crate) dumps: &'a [Explained],
+    pub(crate) dumps: &'a [Report],
 }
 
 pub(crate) type Inspect = Box<dyn Fn(&Heard) -> Result<String> + Send + Sync>;
@@ -175,7 +176,7 @@ impl Scenario {
 /// What became of a scenario.
 pub(crate) struct Outcome {
     pub(crate) log: Log,
-    pub(crate) dumps: Vec<Explained>,
+    pub(crate) dumps: Vec<Report>,
     /// What [`Scenario::inspect`] had to say, or why it failed.
     pub(crate) verdict: Result<String, String>,
     pub(crate) elapsed: Duration,
