@@ -34,6 +34,8 @@
 
 mod attributes;
 mod census;
+#[cfg(all(target_arch = "x86_64", feature = "x86_64_0_15"))]
+mod convert;
 mod drawing;
 mod entry;
 mod error;
@@ -50,6 +52,8 @@ mod tables;
 
 pub use attributes::{Attributes, Cache};
 pub use census::Census;
+#[cfg(all(target_arch = "x86_64", feature = "x86_64_0_15"))]
+pub use convert::NoFlag;
 pub use drawing::Drawing;
 pub use error::Error;
 pub use leaves::{Leaves, Run, Runs};
