@@ -465,7 +465,10 @@ fn return_address(world: &World<'_>, word: u64) -> Option<String> {
     if back.is_some_and(|(_, bytes)| !disassembly::ends_with_call(bytes)) {
         return None;
     }
-    let symbol = symbol(kernel, word);
+    let symbol = match kernel.near(call) {
+        Some(near) => format!("{} + {:#x} ({})", near.name, near.offset + 1, kernel.name()),
+        None => kernel.name().to_owned(),
+    };
     Some(match frames.first() {
         Some(frame) => format!("returns to {symbol}, called{}", location(frame)),
         None => format!("returns to {symbol}"),

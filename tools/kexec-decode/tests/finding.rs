@@ -137,7 +137,9 @@ fn the_mark_of_a_fault_in_the_dumper_ends_the_dump() {
 fn a_name_counts_once() {
     let whole = Writer::new(6).set("rax", 7).print();
     let log = whole.replace("rbx=", "rax=0000000000000008\r\nrbx=");
-    assert_eq!(find_one(&log).dump.number("rax"), Some(7));
+    let found = find_one(&log);
+    assert_eq!(found.dump.number("rax"), Some(7));
+    assert_eq!((found.state, found.foreign_lines), (State::Complete, 1));
 }
 
 #[test]
