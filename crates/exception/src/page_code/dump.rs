@@ -39,7 +39,6 @@ pub struct DumpState {
     pub fixup: u64,
     /// How often each vector that is returned from was taken.
     pub counters: Counters,
-    pub(super) reserved: [u64; 3],
 }
 
 impl DumpState {
@@ -47,7 +46,7 @@ impl DumpState {
     pub const NO_PHYS: u64 = u64::MAX;
 }
 
-static_assertions::const_assert_eq!(size_of::<DumpState>(), 128);
+static_assertions::const_assert_eq!(size_of::<DumpState>(), 104);
 
 kexec_abi::page_code! {
     /// Prints a dump, as docs/dump-format.md describes it. Uses no privileged instruction.

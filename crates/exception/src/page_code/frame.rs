@@ -55,12 +55,13 @@ const IST_BREAKPOINT: u8 = 6;
 #[repr(C, align(4096))]
 pub struct DebugFrame {
     state: DumpState,
+    reserved_0: [u64; 3],
     gdt: [u64; GDT_SLOTS],
     idt: [Gate; VECTORS as usize],
     tss: Tss,
     gdtr: PseudoDescriptor,
     idtr: PseudoDescriptor,
-    reserved: u64,
+    reserved_1: u64,
     engine_stack: [u8; ENGINE_STACK_SIZE],
     ist_stacks: [[u8; IST_STACK_SIZE]; IST_STACKS],
     dump_stack: [u8; DUMP_STACK_SIZE],
@@ -103,7 +104,7 @@ const_assert_eq!(
         + size_of::<[Gate; VECTORS as usize]>()
         + size_of::<Tss>()
         + 2 * (3 * size_of::<u16>() + 10)
-        + size_of::<u64>()
+        + 4 * size_of::<u64>()
         + ENGINE_STACK_SIZE
         + IST_STACKS * IST_STACK_SIZE
         + DUMP_STACK_SIZE
@@ -258,6 +259,7 @@ impl DebugFrame {
                 count_debug: u64::from(setup.on_debug == OnDebug::Count),
                 ..DumpState::default()
             },
+            reserved_0: [0; 3],
             gdt: gdt(setup.gate_selector, at(offset_of!(Self, tss))),
             idt: core::array::from_fn(|vector| {
                 let vector = vector as u8;
@@ -267,7 +269,7 @@ impl DebugFrame {
             tss,
             gdtr: PseudoDescriptor::new(size_of::<[u64; GDT_SLOTS]>(), at(offset_of!(Self, gdt))),
             idtr: PseudoDescriptor::new(size_of::<[Gate; VECTORS as usize]>(), at(offset_of!(Self, idt))),
-            reserved: 0,
+            reserved_1: 0,
             engine_stack: [0; ENGINE_STACK_SIZE],
             ist_stacks: [[0; IST_STACK_SIZE]; IST_STACKS],
             dump_stack: [0; DUMP_STACK_SIZE],

@@ -2,7 +2,7 @@
 //!
 //! What is not privileged runs natively. What is faults, and is decoded and applied to the model. Faults of memory are
 //! delivered as the manual says (SDM Vol. 3A, 7.14): through the IDT, GDT and TSS that the test's `DebugFrame` holds, which are read
-//! here byte by byte. With a policy set the code is single-stepped, and the policy may inject an event at any boundary.
+//! here byte by byte. A policy may look on, single-step the code and inject an event at any boundary.
 
 use std::arch::asm;
 use std::cell::Cell;
@@ -13,7 +13,7 @@ use iced_x86::{Code, Decoder, DecoderOptions, OpKind, Register};
 use kexec_abi::page_code::PageCode;
 use kexec_abi::{Progress, VirtAddr};
 use kexec_exception::page_code::{
-    After, Captured, Counters, DUMP, DebugFrame, DebugSetup, EXCEPTION, OnDebug,
+    After, Captured, Counters, DUMP, DebugFrame, DebugSetup, DumpState, EXCEPTION, OnDebug,
 };
 
 const SIZE: usize = 0x40000;
@@ -33,16 +33,17 @@ const UNMAPPED: [usize; 4] = [TEXT + 0x1000, STACK + 0x1000, OUTPUT_END, PHYS + 
 
 const CONFIG: usize = DATA + 0x100;
 /// More instructions than any run has; one that reaches them is a loop.
-const MOST_STEPS: u64 = 4_000_000;
+const MOST_STEPS: u64 = 1_000_000;
 
 kexec_abi::page_code! {
     /// A console that does all that its contract allows: it clobbers each register and the 64 bytes of stack, and wants
     /// the stack aligned and DF clear. Its block: where the next byte goes; when to fault (bytes left, less one).
-    static RECORDER: [160];
+    static RECORDER: [192];
     labels { 20: Code64 "put_byte" }
     asm {
         "20:",
         "endbr64",
+        "cli", // not of the contract: here the model looks in
         "pushfq",
         "pop rax",
         "test eax, 1 << 10", // DF
@@ -55,10 +56,9 @@ kexec_abi::page_code! {
         "mov rax, [rdi]",
         "mov [rax], sil",
         "inc qword ptr [rdi]",
-        "mov ecx, 8",
-        "2: mov [rsp + rcx * 8 - 72], rcx",
-        "dec ecx",
-        "jnz 2b",
+        ".irp below, 8, 16, 24, 32, 40, 48, 56, 64",
+        "mov [rsp - \\below], rdi",
+        ".endr",
         "mov rax, 0x5a5a5a5a5a5a5a5a",
         "mov rcx, rax",
         "mov rdx, rax",
@@ -148,18 +148,21 @@ pub struct Boundary {
     /// Whether the instruction before was an IRETQ.
     pub after_iret: bool,
     pub nmi_blocked: bool,
-    pub step: u64,
 }
 
 type Gregs = [libc::greg_t; 23];
 
-pub type Policy = Box<dyn FnMut(Boundary) -> Option<Event>>;
+/// Called wherever the model is: at each boundary while it has [`Machine::stepping`] set, else after each fault and privileged
+/// instruction, of which the console has one a byte. May name an event to deliver.
+pub type Policy = Box<dyn FnMut(&mut Machine, Boundary) -> Option<Event>>;
 
 pub struct Machine {
     base: *mut u8,
     pub registers: Registers,
     pub control: Control,
     pub policy: Option<Policy>,
+    pub stepping: bool,
+    stepped: bool,
     /// Bytes written to ports, and `(0x80, 0)` for a read of it: the first few, and how many there were.
     pub writes: Vec<(u16, u8)>,
     pub reads: Vec<u64>,
@@ -217,6 +220,8 @@ impl Machine {
             registers: Registers::default(),
             control: Control::default(),
             policy: None,
+            stepping: false,
+            stepped: false,
             writes: Vec::new(),
             reads: Vec::new(),
             steps: 0,
@@ -303,6 +308,12 @@ impl Machine {
         self.write(DATA, &words.map(u64::to_le_bytes).concat());
     }
 
+    /// Has the state name a place without memory.
+    pub fn lose_progress(&mut self) {
+        let at = FRAME + std::mem::offset_of!(DumpState, progress);
+        self.write(at, &self.address(TEXT + 0x1000).to_le_bytes());
+    }
+
     /// Where a console that faults from its `bytes + 1`-th byte on is needed.
     pub fn break_console_after(&mut self, bytes: u64) {
         self.write(CONFIG + 8, &bytes.to_le_bytes());
@@ -323,10 +334,26 @@ impl Machine {
         String::from_utf8(self.read(OUTPUT, len as usize)).expect("ASCII")
     }
 
+    /// Whether all of a dump but its last byte is printed.
+    pub fn dump_is_over(&self) -> bool {
+        let output = self.output();
+        output.contains("crc32=") && output.ends_with(['\r', '\n'])
+    }
+
     /// Delivers the event and runs until the end.
     pub fn take(&mut self, event: Event) -> End {
         self.event = Some(event);
         self.run()
+    }
+
+    /// Has dumps skipped, or printed again.
+    pub fn skip_dumps(&mut self, skip: bool) {
+        let entry = if skip {
+            CODE + EXCEPTION.find("silent").unwrap()
+        } else {
+            EXCEPTION.bytes().len().next_multiple_of(16) + DUMP.find("dump").unwrap()
+        };
+        self.write(FRAME, &self.address(entry).to_le_bytes()); // the first word of the state
     }
 
     /// Enters EXCEPTION at its label `fatal`, with a machine captured elsewhere.
@@ -441,7 +468,7 @@ impl Machine {
             *value = gregs[index as usize] as u64;
         }
         self.registers.rip = gregs[libc::REG_RIP as usize] as u64;
-        self.registers.rflags = gregs[libc::REG_EFL as usize] as u64 & !TRAP_FLAG;
+        self.registers.rflags = gregs[libc::REG_EFL as usize] as u64 & !(TRAP_FLAG | RESUME_FLAG);
         self.registers.rsp = gregs[libc::REG_RSP as usize] as u64;
         self.end = Some(end);
         *gregs = self.host.take().expect("a run began");
@@ -548,20 +575,26 @@ impl Machine {
         }
         let Some(mut policy) = self.policy.take() else { return };
         let rip = gregs[libc::REG_RIP as usize] as u64;
-        let after_iret = self.peek(self.previous) == Some([0x48, 0xcf]) && self.previous != rip;
-        self.nmi_blocked &= !after_iret;
+        let after_iret =
+            self.stepped && self.peek(self.previous) == Some([0x48, 0xcf]) && self.previous != rip;
+        self.nmi_blocked &= self.stepped && !after_iret; // No handler of an NMI is left where the model is not called meanwhile.
         let piece = self.address(CODE)..self.address(CODE + EXCEPTION.used());
-        let event = policy(Boundary {
+        let boundary = Boundary {
             in_exception: piece.contains(&rip).then(|| rip - piece.start),
             after_iret,
             nmi_blocked: self.nmi_blocked,
-            step: self.steps,
-        });
+        };
+        let event = policy(self, boundary);
         if let Some(event) = event {
             self.deliver(gregs, event);
         }
         self.previous = gregs[libc::REG_RIP as usize] as u64;
-        gregs[libc::REG_EFL as usize] |= TRAP_FLAG as i64;
+        self.stepped = self.stepping;
+        if self.stepping {
+            gregs[libc::REG_EFL as usize] |= TRAP_FLAG as i64;
+        } else {
+            gregs[libc::REG_EFL as usize] &= !TRAP_FLAG as i64;
+        }
         self.policy = Some(policy);
     }
 }
@@ -574,6 +607,8 @@ impl Drop for Machine {
 }
 
 const TRAP_FLAG: u64 = 1 << 8;
+/// Set in what a fault pushes, so also when HLT faults here.
+const RESUME_FLAG: u64 = 1 << 16;
 
 extern "C" fn on_signal(signal: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let machine = MACHINE.get();
