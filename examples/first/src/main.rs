@@ -1,61 +1,126 @@
-//! The first kernel.
-//!
-//! `bootloader` starts it with a bundle as its ramdisk: a tar archive whose files say what to run next.
+//! The first kernel: booted by `bootloader`, it replaces itself by what its bundle holds, another kernel of ours or Linux.
 #![no_std]
 #![no_main]
 
-use core::fmt::{self, Write};
+use core::convert::Infallible;
 use core::panic::PanicInfo;
 
 use bootloader_api::{BootInfo, entry_point};
-use tar_no_std::TarArchiveRef;
-use x86_64::instructions::{hlt, port::Port};
+use hobby::boot::{self, Boot};
+use hobby::{Bundle, Console, Failure, exit};
+use identmap::{Attributes, Mapping};
+use kexec_abi::{EntryState, Levels, PAGE_SIZE, PHYS_ADDR_LIMIT, PhysAddr, PhysRange};
+use kexec_payload::{Addresses, BzImage, Elf64, Parameters, Request, Sink, place};
+use reloc::{Cpu, FillError, Image, Machine, Mode, Options, Segment};
+use serial8250::{Config, STATUS_READS};
+use x86_64::instructions::interrupts;
 
-entry_point!(main);
+const CONSOLE: Console = Console::of("first");
+
+entry_point!(main, config = &boot::CONFIG);
 
 fn main(info: &'static mut BootInfo) -> ! {
-    let mut console = Com1;
-    let _ = writeln!(console, "first: hello");
-    if let Some(address) = info.ramdisk_addr.into_option() {
-        // SAFETY: the boot loader mapped the ramdisk there, for good, and nothing else refers to it.
-        let bundle = unsafe { core::slice::from_raw_parts(address as *const u8, info.ramdisk_len as usize) };
-        if let Ok(bundle) = TarArchiveRef::new(bundle) {
-            for file in bundle.entries() {
-                let name = file.filename();
-                let _ = writeln!(console, "first: bundle {} {}", name.as_str().unwrap_or("?"), file.size());
-            }
+    // SAFETY: once, and this kernel asked for that configuration.
+    let mut boot = unsafe { Boot::new(info) };
+    let free = boot.memory.frames.free_count();
+    writeln!(CONSOLE, "a kernel started by `bootloader`, {} MiB of memory free", free * PAGE_SIZE >> 20);
+    match replace(&mut boot) {
+        Ok(never) => match never {},
+        Err(failure) => writeln!(CONSOLE, "not replaced: {failure}"),
+    }
+    exit::exit(exit::FAILURE)
+}
+
+/// Replaces this kernel by the next one. Returns only if it cannot.
+fn replace(boot: &mut Boot) -> Result<Infallible, Failure> {
+    let Boot { memory_map, memory, bundle, rsdp } = boot;
+    // SAFETY: a kernel runs at CPL 0 in 64-bit mode.
+    let cpu = unsafe { Cpu::read() };
+
+    // An image has segments, each with its destination, where it is to stand in the end. Meanwhile the content lies in frames
+    // from `memory`: in the very ones of the destination, where they can be had.
+    let mut slots = [Segment::EMPTY; 16];
+    let mut image = Image::new(&mut slots, memory_map, Mode::Replace);
+    let mut parameters = Parameters::new(memory_map);
+    parameters.acpi_rsdp = *rsdp;
+    let loaded = match bundle.find("second") {
+        Some(kernel) => load_second(kernel, bundle, &parameters, &mut image.filling(memory)),
+        None => load_linux(bundle, &parameters, cpu.levels(), &mut image.filling(memory)),
+    };
+    let entry = match loaded {
+        Ok(entry) => entry,
+        Err(failure) => {
+            // Nothing frees itself, so that nothing of ours has to hold on to the kernel's memory.
+            image.free(memory);
+            return Err(failure);
         }
-    }
-    exit(0x10)
+    };
+
+    // The rest of what has to be known: the firmware's tables and the console have to be mapped on the way.
+    let rsdp = rsdp.map(|rsdp| PhysRange::new(rsdp, PhysAddr::new(rsdp.as_u64() + RSDP_SIZE)));
+    let machine = Machine {
+        cpu,
+        firmware: rsdp.as_slice(),
+        console: Some(Config::COM1.console(STATUS_READS, None)),
+        physical_memory: Some(memory.offset),
+    };
+    let mut mappings = [Mapping::identity(PhysRange::default(), Attributes::RW); 256];
+    let mut prepared = image.prepare(memory, &machine, &Options::new(entry), &mut mappings)?;
+    write!(CONSOLE, "{}", prepared.plan(memory));
+
+    writeln!(CONSOLE, "over to {}", entry.rip);
+    interrupts::disable();
+    // SAFETY: interrupts are off, and so are the devices, which the firmware left and nobody started since; one processor
+    // runs; the image's memory is the image's alone, and this kernel has nothing left to do.
+    Err(unsafe { prepared.execute() }.into())
 }
 
-/// COM1, as the firmware left it.
-struct Com1;
+/// A kernel in an ELF file, with Linux's `boot_params`: it gets the bundle as its ramdisk.
+fn load_second(
+    kernel: &[u8],
+    bundle: &Bundle,
+    parameters: &Parameters<'_>,
+    image: &mut impl Sink<Error = FillError>,
+) -> Result<EntryState, Failure> {
+    let elf = Elf64::parse(kernel, Addresses::Physical)?;
+    // It is position-independent: to stand above what Linux takes from 16 MiB on, so that it is not in its own way later.
+    let linked = elf.extent();
+    let request = Request {
+        size: linked.len(),
+        align: elf.align(),
+        at_or_above: PhysAddr::new(128 << 20),
+        below: PhysAddr::new(PHYS_ADDR_LIMIT),
+    };
+    let free = place(parameters.memory_map, request, []).ok_or(Failure::no_room(request))?;
+    let elf = elf.biased(free.start.as_u64().wrapping_sub(linked.start.as_u64()))?;
+    writeln!(CONSOLE, "the second kernel: {} KiB of ELF file, to stand at {free}", kernel.len() >> 10);
 
-impl Write for Com1 {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for byte in text.bytes() {
-            // SAFETY: COM1's line status and transmit registers; no memory is touched.
-            unsafe {
-                while Port::<u8>::new(0x3fd).read() & 0x20 == 0 {}
-                Port::new(0x3f8).write(byte);
-            }
-        }
-        Ok(())
-    }
+    let mut parameters = *parameters;
+    parameters.ramdisk = Some(&bundle.archive);
+    let entry = elf.load(image)?;
+    Ok(parameters.load(entry, elf.destinations(), image)?)
 }
 
-/// Leaves QEMU through isa-debug-exit; QEMU's exit status is `2 * code + 1`.
-fn exit(code: u32) -> ! {
-    // SAFETY: the port is isa-debug-exit's, or nobody's.
-    unsafe { Port::new(0xf4).write(code) };
-    loop {
-        hlt();
-    }
+/// Linux from its bzImage, with an initrd and a command line.
+fn load_linux(
+    bundle: &Bundle,
+    parameters: &Parameters<'_>,
+    levels: Levels,
+    image: &mut impl Sink<Error = FillError>,
+) -> Result<EntryState, Failure> {
+    let (kernel, initrd) = (bundle.file("vmlinuz")?, bundle.file("initrd")?);
+    writeln!(CONSOLE, "Linux: {} KiB of bzImage, {} KiB of initrd", kernel.len() >> 10, initrd.len() >> 10);
+    let mut parameters = *parameters;
+    parameters.command_line = bundle.file("append")?;
+    parameters.ramdisk = Some(&initrd);
+    Ok(BzImage::parse(kernel)?.load(&parameters, levels, image)?)
 }
+
+/// Of ACPI's root (ACPI 6.5, 5.2.5.3), in bytes.
+const RSDP_SIZE: u64 = 36;
 
 #[panic_handler]
 fn panic(info: &PanicInfo) -> ! {
-    let _ = writeln!(Com1, "first: {info}");
-    exit(0x11)
+    writeln!(CONSOLE, "{info}");
+    exit::exit(exit::FAILURE)
 }

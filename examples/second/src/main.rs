@@ -1,0 +1,145 @@
+//! The second kernel: an ELF file that a kexec entered. No boot loader, no firmware: what it knows of the machine is Linux's
+//! `boot_params`, and it runs on the page tables of the transition that brought it.
+#![no_std]
+#![no_main]
+
+use core::arch::naked_asm;
+use core::convert::Infallible;
+use core::panic::PanicInfo;
+
+use hobby::{Bundle, Console, Failure, Memory, MemoryMap, exit};
+use identmap::{Attributes, Mapping};
+use kexec_abi::boot_params::BootParams;
+use kexec_abi::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
+use kexec_exception::{Handler, Tables, TrapFrame};
+use kexec_payload::{BzImage, Parameters};
+use reloc::{Cpu, Image, Machine, Mode, Options, Segment};
+use serial8250::{Config, STATUS_READS};
+use x86_64::instructions::interrupts;
+
+const CONSOLE: Console = Console::of("second");
+
+const STACK_SIZE: usize = 256 * 1024;
+
+#[repr(align(16))]
+#[expect(dead_code, reason = "the stack is used by the processor")]
+struct Stack([u8; STACK_SIZE]);
+
+static mut STACK: Stack = Stack([0; STACK_SIZE]);
+
+/// The entry point.
+///
+/// Registers in: RSI = the physical address of `boot_params`; the rest of the state is docs/entry-state.md's. The stack that
+/// came with it belongs to the transition, so this kernel brings its own.
+#[unsafe(no_mangle)]
+#[unsafe(naked)]
+extern "C" fn _start() -> ! {
+    naked_asm!(
+        "lea rsp, [rip + {stack} + {size}]",
+        "mov rdi, rsi",
+        "call {main}", // so that RSP is where a called function expects it
+        "ud2",
+        stack = sym STACK,
+        size = const STACK_SIZE,
+        main = sym main,
+    )
+}
+
+static mut TABLES: Tables = Tables::new();
+
+struct Faults;
+
+impl Handler for Faults {
+    fn handle(frame: &mut TrapFrame) {
+        writeln!(CONSOLE, "{frame}");
+        exit::exit(exit::FAILURE)
+    }
+}
+
+extern "sysv64" fn main(boot_params: &'static BootParams) -> ! {
+    // SAFETY: once, at CPL 0, with interrupts off, as a kexec leaves them; nothing else names TABLES.
+    unsafe { (*&raw mut TABLES).install::<Faults>() };
+    match replace(boot_params) {
+        Ok(never) => match never {},
+        Err(failure) => writeln!(CONSOLE, "not replaced: {failure}"),
+    }
+    exit::exit(exit::FAILURE)
+}
+
+/// Replaces this kernel by Linux. Returns only if it cannot.
+fn replace(boot_params: &'static BootParams) -> Result<Infallible, Failure> {
+    // SAFETY: a kernel runs at CPL 0 in 64-bit mode.
+    let cpu = unsafe { Cpu::read() };
+
+    let memory_map = MemoryMap::from_boot_params(boot_params);
+    let ramdisk =
+        boot_params.ramdisk().and_then(|(start, len)| PhysRange::from_len(PhysAddr::new(start), len));
+    let ramdisk = ramdisk.unwrap_or_default();
+    let in_use = [own_image(), ramdisk];
+    // SAFETY: once; this is all in use but the page tables, which are kept before a frame is given. A kexec maps all RAM at its own
+    // addresses.
+    let mut memory = unsafe { Memory::new(&memory_map, in_use.into_iter(), VirtAddr::new(0)) };
+    memory.keep_tables(PhysAddr::new(cpu.cr3), cpu.levels());
+    // SAFETY: the ramdisk is RAM in use, mapped at its own addresses, and nothing writes it.
+    let archive =
+        unsafe { core::slice::from_raw_parts(ramdisk.start.as_u64() as *const u8, ramdisk.len() as usize) };
+    let bundle = Bundle { archive };
+    let free = memory.frames.free_count() * PAGE_SIZE >> 20;
+    writeln!(CONSOLE, "a kernel started by a kernel, at {}, {free} MiB of memory free", own_image());
+
+    let (kernel, initrd) = (bundle.file("vmlinuz")?, bundle.file("initrd")?);
+    writeln!(CONSOLE, "Linux: {} KiB of bzImage, {} KiB of initrd", kernel.len() >> 10, initrd.len() >> 10);
+    let mut parameters = Parameters::new(&memory_map);
+    parameters.acpi_rsdp =
+        Some(PhysAddr::new(boot_params.acpi_rsdp_addr.get())).filter(|rsdp| rsdp.as_u64() != 0);
+    parameters.command_line = bundle.file("append")?;
+    parameters.ramdisk = Some(&initrd);
+
+    let kernel = BzImage::parse(kernel)?;
+    let mut slots = [Segment::EMPTY; 8];
+    let mut image = Image::new(&mut slots, &memory_map, Mode::Replace);
+    let entry = match kernel.load(&parameters, cpu.levels(), &mut image.filling(&mut memory)) {
+        Ok(entry) => entry,
+        Err(error) => {
+            image.free(&mut memory);
+            return Err(error.into());
+        }
+    };
+
+    let rsdp =
+        parameters.acpi_rsdp.map(|rsdp| PhysRange::new(rsdp, PhysAddr::new(rsdp.as_u64() + RSDP_SIZE)));
+    let machine = Machine {
+        cpu,
+        firmware: rsdp.as_slice(),
+        console: Some(Config::COM1.console(STATUS_READS, None)),
+        physical_memory: Some(memory.offset),
+    };
+    let mut mappings = [Mapping::identity(PhysRange::default(), Attributes::RW); 256];
+    let mut prepared = image.prepare(&mut memory, &machine, &Options::new(entry), &mut mappings)?;
+    write!(CONSOLE, "{}", prepared.plan(&memory));
+
+    writeln!(CONSOLE, "over to {}", entry.rip);
+    interrupts::disable();
+    // SAFETY: interrupts are off, no device was started, one processor runs; the image's memory is the image's alone, and
+    // this kernel has nothing left to do.
+    Err(unsafe { prepared.execute() }.into())
+}
+
+/// Where this kernel lies, with its stack, by the linker.
+fn own_image() -> PhysRange {
+    unsafe extern "C" {
+        static __executable_start: u8;
+        static _end: u8;
+    }
+    let (start, end) = (&raw const __executable_start, &raw const _end);
+    PhysRange::new(PhysAddr::new(start as u64), PhysAddr::new(end as u64))
+}
+
+/// Of ACPI's root (ACPI 6.5, 5.2.5.3), in bytes.
+const RSDP_SIZE: u64 = 36;
+
+#[panic_handler]
+fn panic(info: &PanicInfo) -> ! {
+    writeln!(CONSOLE, "{info}");
+    exit::exit(exit::FAILURE)
+}
