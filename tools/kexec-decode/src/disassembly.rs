@@ -47,7 +47,9 @@ impl Disassembly {
             if before.last().is_none_or(|last| last.next_ip() != rip) {
                 before.clear();
             }
-            before.drain(..before.len().saturating_sub(BEFORE));
+            // What is no instruction is data, or the bytes before it were.
+            let data = before.iter().rposition(Instruction::is_invalid).map_or(0, |last| last + 1);
+            before.drain(..data.max(before.len().saturating_sub(BEFORE)));
         }
         Disassembly { before, at, after, same_as_file }
     }

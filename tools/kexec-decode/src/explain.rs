@@ -555,9 +555,6 @@ fn reservations(world: &World<'_>, found: &Found) -> Section {
             "{name} can be loaded anywhere, and it is not known where it was: give it as {name}@BIAS"
         ));
     }
-    if !world.is_identity() && world.plan.is_some() {
-        section.quiet("addresses are taken as virtual ones of the old kernel's map where the plan has an alias for them");
-    }
     if world.dump.vector() == Some(Vector::PAGE_FAULT) && world.walk.is_none() {
         section.say("the dump has no walk of CR2");
     }

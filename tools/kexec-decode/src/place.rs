@@ -2,7 +2,6 @@
 
 use core::ops::Range;
 
-use kexec_abi::Phase;
 use kexec_abi::list::{Entry, Item};
 use kexec_exception::{Cr4, Vector};
 
@@ -33,11 +32,6 @@ impl<'a> World<'a> {
     pub(crate) fn new(dump: &'a Dump, kernels: &'a [Kernel], plan: Option<&'a Plan>) -> Self {
         let walk = (dump.vector() == Some(Vector::PAGE_FAULT)).then(|| Walk::of(dump)).flatten();
         World { dump, plan, kernels, walk }
-    }
-
-    /// Whether the identity map is in force, as far as the phase says.
-    pub(crate) fn is_identity(&self) -> bool {
-        !matches!(self.dump.phase(), Some(Phase::Enter | Phase::Restore))
     }
 
     /// The physical address behind `address`, by the plan's map or the identity.
@@ -76,7 +70,8 @@ impl<'a> World<'a> {
             ));
         }
         let near = self.kernels.iter().find_map(|kernel| kernel.near(address))?;
-        near.name.strip_prefix("page_code_")?;
+        // The symbol of a template has no size; a piece fits in a page.
+        (near.name.starts_with("page_code_") && near.offset < 4096).then_some(())?;
         let template = "in the template in the kernel's text";
         let place = self.plan.and_then(|plan| {
             let piece = plan.pieces.iter().find(|piece| near.name.ends_with(&format!("_{}", piece.name)))?;
