@@ -8,11 +8,11 @@ use crate::source_map::NodeError;
 
 /// A segment, as the plan knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PlannedSegment {
+pub(crate) struct PlannedSegment {
     /// Where it stands.
-    pub destination: PhysRange,
+    pub(crate) destination: PhysRange,
     /// Bytes from its start to the last one that was written; the rest is zero.
-    pub content: u64,
+    pub(crate) content: u64,
 }
 
 /// Words of a record: start, end, content.

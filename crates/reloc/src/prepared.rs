@@ -52,7 +52,6 @@ impl Prepared {
     }
 
     /// The map that is in force during the transition and when the new kernel is entered.
-    #[must_use]
     pub const fn map(&self) -> &identmap::Map {
         &self.map
     }
