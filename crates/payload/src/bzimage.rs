@@ -10,7 +10,7 @@ use kexec_abi::{EntryState, Levels, PAGE_SIZE, PHYS_ADDR_LIMIT, PhysAddr, PhysRa
 use zerocopy::IntoBytes;
 
 use crate::load::{LoadError, Sink, copy};
-use crate::parameters::{LOW_MEMORY_END, Parameters};
+use crate::parameters::{LOW_MEMORY_END, Parameters, below};
 use crate::place::{Part, PlaceError, Request, place};
 use crate::read::{ReadAt, ReadError};
 
@@ -24,9 +24,6 @@ const SECTOR: u64 = 512;
 
 /// One past `init_size`, the last field that is needed here: where a header of protocol 2.12 cannot end before.
 const HEADER_END_MIN: usize = SETUP_HEADER_OFFSET + core::mem::offset_of!(SetupHeader, handover_offset);
-
-/// 4 GiB.
-const FOUR_GIB: u64 = 1 << 32;
 
 /// A bzImage that has been checked.
 #[derive(Clone, Copy, Debug)]
@@ -130,7 +127,8 @@ impl<F: ReadAt> BzImage<F> {
     /// The kernel gets `init_size` bytes at the lowest aligned place from the higher of 1 MiB and `pref_address` on: loaded
     /// below that, it would move itself there, over whatever the memory map says (Linux 43b1d3e68ee7). A kernel that
     /// is not relocatable gets that address or none. Without
-    /// [`CAN_BE_LOADED_ABOVE_4G`](XLoadFlags::CAN_BE_LOADED_ABOVE_4G) everything lies below 4 GiB.
+    /// [`CAN_BE_LOADED_ABOVE_4G`](XLoadFlags::CAN_BE_LOADED_ABOVE_4G) everything lies below 4 GiB, and the ramdisk not above
+    /// `initrd_addr_max`.
     ///
     /// # Errors
     ///
@@ -146,10 +144,8 @@ impl<F: ReadAt> BzImage<F> {
         if levels == Levels::Five && !xloadflags.contains(XLoadFlags::FIVE_LEVEL) {
             return Err(PlaceError::Levels { levels }.into());
         }
-        let above_4g = xloadflags.contains(XLoadFlags::CAN_BE_LOADED_ABOVE_4G);
-        let below = PhysAddr::new(if above_4g { PHYS_ADDR_LIMIT } else { FOUR_GIB });
-        let kernel = self.place(parameters, below)?;
-        let places = parameters.place(&self.hdr, below, [kernel].into_iter())?;
+        let kernel = self.place(parameters)?;
+        let places = parameters.place(&self.hdr, [kernel].into_iter())?;
 
         sink.segment(kernel).map_err(LoadError::Sink)?;
         copy(&self.file, self.code, kernel.start, self.file.len() - self.code, sink)?;
@@ -161,9 +157,10 @@ impl<F: ReadAt> BzImage<F> {
         Ok(EntryState { rsi: boot_params.as_u64(), levels: Some(levels), ..EntryState::at(entry) })
     }
 
-    fn place(&self, parameters: &Parameters<'_>, below: PhysAddr) -> Result<PhysRange, PlaceError> {
+    fn place(&self, parameters: &Parameters<'_>) -> Result<PhysRange, PlaceError> {
         let size = u64::from(self.hdr.init_size.get());
         let pref_address = self.hdr.pref_address.get();
+        let below = below(&self.hdr);
         let request = if self.hdr.relocatable_kernel == 0 {
             let end = pref_address + size.next_multiple_of(PAGE_SIZE);
             let (at_or_above, below) = (PhysAddr::new(pref_address), below.min(PhysAddr::new(end)));

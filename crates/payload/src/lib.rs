@@ -26,7 +26,7 @@
 //! ```
 //!
 //! A file is anything that can be read at an offset ([`ReadAt`]): it may lie in memory in one piece, in several, or on a
-//! disk. The largest thing on the stack is two pages: `boot_params`, and the chunk on its way.
+//! disk. The largest things on the stack are two pages: `boot_params`, and the chunk on its way.
 //!
 //! What this crate will not do: touch a machine, allocate, decompress, verify a signature or digest, link dynamically, or
 //! load 32-bit kernels, Multiboot kernels or kernels by the 32-bit or EFI entry points of the boot protocol.

@@ -2,7 +2,7 @@
 
 use kexec_abi::boot_params::{
     BOOT_FLAG, BootParams, E820_MAX_ENTRIES_ZEROPAGE, EfiInfo, HEADER_MAGIC, LoadFlags, ScreenInfo,
-    SetupData, SetupDataType, SetupHeader,
+    SetupData, SetupDataType, SetupHeader, XLoadFlags,
 };
 use kexec_abi::{EntryState, MemoryRegion, PAGE_SIZE, PHYS_ADDR_LIMIT, PhysAddr, PhysRange};
 use zerocopy::IntoBytes;
@@ -16,6 +16,8 @@ use crate::read::ReadAt;
 /// Nothing is placed below this address, 1 MiB: what is there has other users (the BIOS's data, the next kernel's
 /// trampolines for its other processors).
 pub(crate) const LOW_MEMORY_END: u64 = 0x10_0000;
+
+const FOUR_GIB: u64 = 1 << 32;
 
 /// `type_of_loader` of a loader that has no number of its own.
 const UNDEFINED_LOADER: u8 = 0xff;
@@ -39,6 +41,19 @@ pub struct Parameters<'a> {
     pub screen_info: Option<ScreenInfo>,
     /// EFI's tables. `None` where they are not known: then the new kernel believes that there is no EFI.
     pub efi_info: Option<EfiInfo>,
+}
+
+/// One past the highest address for the kernel with the setup header `hdr` and for what it is told.
+pub(crate) fn below(hdr: &SetupHeader) -> PhysAddr {
+    let xloadflags = XLoadFlags::from_bits_retain(hdr.xloadflags.get());
+    let above_4g = xloadflags.contains(XLoadFlags::CAN_BE_LOADED_ABOVE_4G);
+    PhysAddr::new(if above_4g { PHYS_ADDR_LIMIT } else { FOUR_GIB })
+}
+
+/// One past the highest address for its ramdisk: a kernel that has to lie below 4 GiB may narrow this further.
+fn ramdisk_below(hdr: &SetupHeader) -> PhysAddr {
+    let below = below(hdr);
+    if below.as_u64() > FOUR_GIB { below } else { PhysAddr::new(u64::from(hdr.initrd_addr_max.get()) + 1) }
 }
 
 /// Where the parts are to lie.
@@ -86,19 +101,19 @@ impl<'a> Parameters<'a> {
             header: U32::new(HEADER_MAGIC),
             version: U16::new(0x020f),
             loadflags: LoadFlags::LOADED_HIGH.bits(),
+            xloadflags: U16::new((XLoadFlags::KERNEL_64 | XLoadFlags::CAN_BE_LOADED_ABOVE_4G).bits()),
             cmdline_size: U32::new(u32::try_from(self.command_line.len()).unwrap_or(u32::MAX)),
             ..Default::default()
         };
-        let places = self.place(&hdr, PhysAddr::new(PHYS_ADDR_LIMIT), taken)?;
+        let places = self.place(&hdr, taken)?;
         let boot_params = self.write(BootParams { hdr, ..Default::default() }, &places, sink)?;
         Ok(EntryState { rsi: boot_params.as_u64(), ..entry })
     }
 
-    /// Finds places below `below` and outside of `taken`, for a kernel with the setup header `hdr`.
+    /// Finds places outside of `taken`, for a kernel with the setup header `hdr`.
     pub(crate) fn place(
         &self,
         hdr: &SetupHeader,
-        below: PhysAddr,
         taken: impl Iterator<Item = PhysRange> + Clone,
     ) -> Result<Places, PlaceError> {
         let len = self.command_line.len() as u64;
@@ -110,10 +125,10 @@ impl<'a> Parameters<'a> {
             return Err(PlaceError::CommandLineHasZero { at });
         }
         let taken = taken.chain(self.forbidden.iter().copied());
-        let block = self.find(Part::Parameters, self.layout().size, below, taken.clone())?;
+        let block = self.find(Part::Parameters, self.layout().size, below(hdr), taken.clone())?;
         let ramdisk = match self.ramdisk.map_or(0, ReadAt::len) {
             0 => None,
-            size => Some(self.find(Part::Ramdisk, size, below, taken.chain([block]))?),
+            size => Some(self.find(Part::Ramdisk, size, ramdisk_below(hdr), taken.chain([block]))?),
         };
         Ok(Places { block, ramdisk })
     }

@@ -154,6 +154,26 @@ fn a_kernel_that_cannot_be_loaded_above_4_gib_is_placed_below_with_all_its_param
 }
 
 #[test]
+fn initrd_addr_max_bounds_the_ramdisk_of_a_kernel_that_cannot_be_loaded_above_4_gib() {
+    let map = [
+        MemoryRegion::new(0x100_0000, 0x100_a000, MemoryKind::Usable),
+        MemoryRegion::new(0x8000_0000, 0x8000_2000, MemoryKind::Usable),
+    ];
+    let ramdisk: &[u8] = &[1; 0x1800];
+    let mut parameters = Parameters::new(&map);
+    parameters.ramdisk = Some(&ramdisk);
+    for initrd_addr_max in [0x7fff_ffff, 0x8000_1ffe] {
+        let image = SyntheticBzImage { xloadflags: 0x01, initrd_addr_max, ..Default::default() };
+        assert_eq!(no_room(&image, &parameters), Part::Ramdisk);
+    }
+    let image = SyntheticBzImage { xloadflags: 0x01, initrd_addr_max: 0x8000_1fff, ..Default::default() };
+    let (recorder, entry) = load(&image, &parameters);
+    assert_eq!(recorder.u32(entry.rsi + 0x218), 0x8000_0000);
+    let image = SyntheticBzImage { initrd_addr_max: 0, ..Default::default() };
+    load(&image, &parameters);
+}
+
+#[test]
 fn a_kernel_without_5_level_support_is_not_entered_with_5_levels() {
     let image = SyntheticBzImage { xloadflags: 0x03, ..Default::default() };
     assert_eq!(

@@ -8,6 +8,7 @@ pub(crate) struct SyntheticBzImage {
     pub(crate) header: [u8; 4],
     pub(crate) version: u16,
     pub(crate) loadflags: u8,
+    pub(crate) initrd_addr_max: u32,
     pub(crate) kernel_alignment: u32,
     pub(crate) relocatable_kernel: u8,
     pub(crate) xloadflags: u16,
@@ -32,6 +33,7 @@ impl Default for SyntheticBzImage {
             header: *b"HdrS",
             version: 0x020f,
             loadflags: 0x01,
+            initrd_addr_max: 0x7fff_ffff,
             kernel_alignment: 0x20_0000,
             relocatable_kernel: 1,
             xloadflags: 0x7f,
@@ -69,6 +71,7 @@ impl SyntheticBzImage {
         put(0x202, &self.header);
         put(0x206, &self.version.to_le_bytes());
         put(0x211, &[self.loadflags]);
+        put(0x22c, &self.initrd_addr_max.to_le_bytes());
         put(0x230, &self.kernel_alignment.to_le_bytes());
         put(0x234, &[self.relocatable_kernel]);
         put(0x236, &self.xloadflags.to_le_bytes());
