@@ -25,14 +25,14 @@ pub fn explain(log: &[u8], mut kernels: Vec<Kernel>, plan: Option<&[u8]>) -> Vec
     let found = Dump::find_all(log);
     let code: Vec<_> =
         found.iter().filter_map(|found| Some((found.dump.number("rip")?, found.dump.code()))).collect();
-    for kernel in &mut kernels {
-        kernel.find_bias(log, &code);
-    }
-    let given = plan.map(|text| Plan::find_all(text).pop());
+    let given = plan.map(Plan::find_all);
     let printed = Plan::find_all(log);
+    for kernel in &mut kernels {
+        kernel.find_bias(log, given.as_ref().unwrap_or(&printed), &code);
+    }
     let explain = |found: &Found| {
         let before = printed.iter().rfind(|plan| plan.offset < found.range.start);
-        let plan = given.as_ref().map_or(before, Option::as_ref);
+        let plan = given.as_ref().map_or(before, |plans| plans.last());
         Report::new(found, &kernels, plan)
     };
     found.iter().map(explain).collect()

@@ -8,12 +8,15 @@ use object::elf::{PF_X, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Object, ObjectKind, ObjectSymbol};
 
+use crate::plan::Plan;
+
 /// A kernel, as it was linked and as far as it is known where it was loaded.
 pub struct Kernel {
     name: String,
     loader: addr2line::Loader,
     segments: Vec<Segment>,
     symbols: Vec<Symbol>,
+    entry: u64,
     relocatable: bool,
     bias: Option<u64>,
 }
@@ -113,7 +116,7 @@ impl Kernel {
         let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let loader = addr2line::Loader::new(path).map_err(|error| anyhow!("{error}"))?;
         let relocatable = object.kind() == ObjectKind::Dynamic;
-        Ok(Kernel { name, loader, segments, symbols, relocatable, bias })
+        Ok(Kernel { name, loader, segments, symbols, entry: object.entry(), relocatable, bias })
     }
 
     /// The file's name.
@@ -128,13 +131,14 @@ impl Kernel {
         if self.relocatable { self.bias } else { Some(self.bias.unwrap_or(0)) }
     }
 
-    /// Sets the bias of a kernel for which it is not known yet, from what the log shows: a line `NAME: image base 0x…`, where
-    /// NAME is that of the kernel's file (or the only one of its kind); otherwise from the bytes at some RIP, where
-    /// they occur just once in the text, at the same place in a page.
-    pub fn find_bias(&mut self, log: &[u8], code: &[(u64, Vec<u8>)]) {
+    /// Sets the bias of a kernel for which it is not known yet, from what is shown: by a line of the log `NAME: image base 0x…`,
+    /// where NAME is that of the kernel's file (or the only one of its kind); by a plan that enters the kernel in one of
+    /// its segments; by the bytes at some RIP, where they occur just once in the text, at the same place in a page.
+    pub fn find_bias(&mut self, log: &[u8], plans: &[Plan], code: &[(u64, Vec<u8>)]) {
         if self.bias().is_none() {
             self.bias = self
                 .printed_bias(log)
+                .or_else(|| plans.iter().rev().find_map(|plan| self.planned_bias(plan)))
                 .or_else(|| code.iter().find_map(|(rip, code)| self.bias_of(*rip, code)));
         }
     }
@@ -160,6 +164,12 @@ impl Kernel {
             }
         };
         Some(base.wrapping_sub(self.first_address() & !0xfff))
+    }
+
+    fn planned_bias(&self, plan: &Plan) -> Option<u64> {
+        let bias = plan.entry?.wrapping_sub(self.entry);
+        let planned = |segment: &Segment| plan.segment(segment.linked.start.wrapping_add(bias)).is_some();
+        (bias & 0xfff == 0 && self.segments.iter().all(planned)).then_some(bias)
     }
 
     fn bias_of(&self, rip: u64, code: &[u8]) -> Option<u64> {

@@ -128,6 +128,22 @@ fn the_bias_of_a_kernel_is_given_or_printed_or_found_by_its_bytes() {
     let unreadable = dump.replace(&fixture.code(fixture.symbol("KERNEL_FAULTS_HERE")), &"??".repeat(16));
     let printed = format!("tiny: image base {BIAS:#x}\r\n{unreadable}");
     assert_says(&fixture.explain(&printed, None), &[&line_of("the line of the fault")]);
+    let entry = fixture.symbol("_start");
+    let planned = |base: u64| {
+        format!(
+            "plan: version 1\nplan: mode copy  levels 4  entry {:#x}\nplan: segment 0x8000000..0x9000000 content 0x1 bytes\n",
+            base + entry
+        )
+    };
+    let second = fixture
+        .fault(0x800_0000)
+        .replace(&fixture.code(fixture.symbol("KERNEL_FAULTS_HERE")), &"??".repeat(16));
+    assert_says(
+        &fixture.explain(&(planned(0x800_0000) + &second), None),
+        &[&line_of("the line of the fault")],
+    );
+    let elsewhere = fixture.explain(&(planned(0x8ff_f000) + &second), None);
+    assert_says(&elsewhere, &["tiny.elf can be loaded anywhere"]);
     let unknown = fixture.explain(&unreadable, None);
     assert_says(
         &unknown,
