@@ -1,0 +1,38 @@
+//! The commands, a file a family.
+
+mod bad;
+mod kernels;
+mod machine;
+mod plan;
+
+use hobby::boot::Boot;
+
+use crate::CONSOLE;
+
+/// What a command is given: the machine, and the line after the command's name.
+type Command = fn(&mut Boot, &str);
+
+const COMMANDS: &[(&str, Command)] = &[
+    ("bad", bad::bad),
+    ("echo", machine::echo),
+    ("exit", machine::exit),
+    ("halt", machine::halt),
+    ("linux", kernels::linux),
+    ("linux-moved", kernels::linux_moved),
+    ("plan", plan::plan),
+    ("poweroff", machine::power_off),
+    ("reset", machine::reset),
+    ("second", kernels::second),
+    ("spin", machine::spin),
+];
+
+/// Does what a line says.
+pub fn run(boot: &mut Boot, line: &str) {
+    let line = line.trim();
+    let (name, arguments) = line.split_once(' ').unwrap_or((line, ""));
+    match COMMANDS.iter().find(|(command, _)| *command == name) {
+        Some((_, command)) => command(boot, arguments.trim_start()),
+        None if line.is_empty() => {}
+        None => writeln!(CONSOLE, "no command {name}"),
+    }
+}

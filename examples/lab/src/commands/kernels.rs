@@ -1,0 +1,73 @@
+//! To another kernel, for good.
+
+use core::convert::Infallible;
+
+use hobby::boot::Boot;
+use hobby::{Failure, Memory};
+use kexec_abi::{FrameAllocator, PhysMemory};
+use reloc::{Mode, Options, Prepared};
+use x86_64::instructions::interrupts;
+
+use crate::CONSOLE;
+use crate::memory::Plain;
+use crate::transition::{Around, load_elf, load_linux};
+
+/// `linux COMMAND LINE`: to the bundle's Linux.
+pub fn linux(boot: &mut Boot, command_line: &str) {
+    let (around, memory, bundle) = split(boot);
+    let prepared = prepare_linux(&around, memory, &bundle, command_line);
+    go(prepared)
+}
+
+/// `linux-moved COMMAND LINE`: the same from frames that lie wherever they lie, so that all of it has to be moved.
+pub fn linux_moved(boot: &mut Boot, command_line: &str) {
+    let (around, memory, bundle) = split(boot);
+    let prepared = prepare_linux(&around, &mut Plain(memory), &bundle, command_line);
+    go(prepared)
+}
+
+/// `second`: to the bundle's second kernel.
+pub fn second(boot: &mut Boot, _: &str) {
+    let (around, memory, bundle) = split(boot);
+    let prepared = bundle.file("second").and_then(|kernel| {
+        around.prepare(memory, Mode::Replace, Options::new, |parameters, image| {
+            load_elf(kernel, bundle.archive, None, parameters, image)
+        })
+    });
+    go(prepared)
+}
+
+/// The parts of a machine, memory apart.
+pub fn split(boot: &mut Boot) -> (Around<'_>, &mut Memory, hobby::Bundle) {
+    let Boot { memory_map, memory, bundle, rsdp } = boot;
+    (Around { memory_map, rsdp: *rsdp, offset: memory.offset }, memory, *bundle)
+}
+
+/// The bundle's Linux, ready to go.
+pub fn prepare_linux<M: PhysMemory + FrameAllocator>(
+    around: &Around<'_>,
+    memory: &mut M,
+    bundle: &hobby::Bundle,
+    command_line: &str,
+) -> Result<Prepared, Failure> {
+    let (kernel, initrd) = (bundle.file("vmlinuz")?, bundle.file("initrd")?);
+    around.prepare(memory, Mode::Replace, Options::new, |parameters, image| {
+        load_linux(kernel, initrd, command_line, parameters, image)
+    })
+}
+
+fn go(prepared: Result<Prepared, Failure>) {
+    match prepared.and_then(execute) {
+        Ok(never) => match never {},
+        Err(failure) => writeln!(CONSOLE, "error: {failure}"),
+    }
+}
+
+fn execute(mut prepared: Prepared) -> Result<Infallible, Failure> {
+    let counts = prepared.counts();
+    writeln!(CONSOLE, "moved {} in-place {} zero {}", counts.moved, counts.in_place, counts.zero);
+    interrupts::disable();
+    // SAFETY: interrupts are off, no device was started, one processor runs; the image's memory is the image's alone, and
+    // this kernel has nothing left to do.
+    Err(unsafe { prepared.execute() }.into())
+}
