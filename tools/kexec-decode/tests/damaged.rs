@@ -115,3 +115,29 @@ proptest! {
         prop_assert!(!explain(&log, Vec::new(), Some(&log)).is_empty());
     }
 }
+
+/// This test's own file, as a kernel loaded just above 0.
+#[cfg(target_os = "linux")]
+#[test]
+fn any_values_are_explained_with_a_kernel() {
+    use kexec_decode::{Dump, Kernel, Plan, Report};
+    use proptest::test_runner::TestRunner;
+
+    let kernel = Kernel::open(std::env::current_exe().unwrap(), Some(0x1000)).unwrap();
+    let kernels = [kernel];
+    let address = prop_oneof![0..0x100_0000_u64, any::<u64>()];
+    let values = (any_plan(), any_dump(), prop::collection::vec(address, 4));
+    TestRunner::new(ProptestConfig::with_cases(200))
+        .run(&values, |(plan, dump, at)| {
+            let names = ["rip", "stack0", "stack1", "rax"];
+            let lines: String =
+                names.iter().zip(at).map(|(name, at)| format!("{name}={at:016x}\r\n")).collect();
+            // The first line of a name counts.
+            let dump = dump.replace("version=1\r\n", &format!("version=1\r\n{lines}"));
+            let plan = Plan::find_all(plan.as_bytes()).pop();
+            let found = Dump::find_all(dump.as_bytes()).remove(0);
+            prop_assert!(Report::new(&found, &kernels, plan.as_ref()).section("Where").is_some());
+            Ok(())
+        })
+        .unwrap();
+}
