@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::qmp::Qmp;
+use crate::setup::in_path;
 
 /// Which QEMU, and how it runs guests.
 #[derive(clap::Args, Clone, Debug)]
@@ -180,9 +181,8 @@ impl Vm {
     pub(crate) fn start(qemu: &Qemu, machine: &Machine, start: &Start) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("vm").tempdir()?;
         let socket = folder.path().join("qmp");
-        let (program, leading) = qemu.program.split_first().context("no QEMU")?;
-        let mut child = Command::new(program)
-            .args(leading)
+        let (program, _) = qemu.program.split_first().context("no QEMU")?;
+        let mut child = mortal(&qemu.program)
             .args(arguments(qemu, machine, start, &socket))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -304,6 +304,18 @@ impl Drop for Vm {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A command that does not outlive this process, should that be killed: util-linux's setpriv sees to it where it is.
+fn mortal(program: &[OsString]) -> Command {
+    let mut words = Vec::new();
+    if let Some(setpriv) = in_path("setpriv") {
+        words.extend([setpriv.into(), "--pdeathsig".into(), "KILL".into(), "--".into()]);
+    }
+    words.extend_from_slice(program);
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    command
 }
 
 fn forward(

@@ -7,10 +7,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::{paths, ui};
+
+/// Lists of this age are as good as new.
+const FRESH: Duration = Duration::from_secs(600);
 
 /// Whether this is Debian, whose mirrors have every suite.
 pub(crate) fn is_debian() -> bool {
@@ -104,8 +108,14 @@ Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
             ),
         )?;
         let apt = Apt { folder, configuration };
-        let title = format!("fetching the package lists of {}", suites.join(", "));
-        ui::run(title, apt.command("apt-get").arg("update"))?;
+        // Packages are asked for one after the other; the lists need not be.
+        let fetched = apt.folder.join("fetched");
+        let age = fs::metadata(&fetched).and_then(|file| file.modified()).map(|time| time.elapsed());
+        if !matches!(age, Ok(Ok(age)) if age < FRESH) {
+            let title = format!("fetching the package lists of {}", suites.join(", "));
+            ui::run(title, apt.command("apt-get").arg("update"))?;
+            fs::write(fetched, "")?;
+        }
         Ok(apt)
     }
 

@@ -39,6 +39,11 @@ const BUSYBOX: Requirement = Requirement {
 
 /// Installs what is missing, or says what to install.
 pub(crate) fn ensure(options: &Options) -> Result<()> {
+    if let Some(path) = &options.qemu
+        && !path.is_file()
+    {
+        bail!("--qemu: there is no {}", path.display());
+    }
     let mut missing = Vec::new();
     if qemu::program(options).is_none() {
         missing.push(&QEMU);
