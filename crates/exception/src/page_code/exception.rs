@@ -62,7 +62,9 @@ kexec_abi::page_code! {
         "jnz 3f",
         "mov rax, [rbx + {depth}]",
         "or rax, [rbx + {count_debug}]",
-        "jnz 22f", // A #DB in the dumper is counted only.
+        "jz 3f",
+        "or byte ptr [rsp + 48 + 2], 1", // RF: an instruction breakpoint would be taken again, for ever
+        "jmp 22f", // A #DB in the dumper is counted only.
         "3:",
         "cmp qword ptr [rbx + {depth}], 0",
         "jne 23f",
@@ -129,6 +131,7 @@ kexec_abi::page_code! {
         "dec eax",
         "test eax, -3", // zero for #DB and #BP alone
         "jnz 24f",
+        "or byte ptr [rsp + {rflags} + 2], 1", // RF
         "mov byte ptr [rbx + {depth}], 0",
         "add rsp, {rax}",
         "pop rax",
@@ -237,6 +240,7 @@ kexec_abi::page_code! {
         captured = const DebugFrame::CAPTURED,
         captured_size = const size_of::<Captured>(),
         vector = const offset_of!(Captured, vector),
+        rflags = const offset_of!(Captured, rflags),
         rax = const offset_of!(Captured, rax),
         efer = const 0xc000_0080_u32, // IA32_EFER
         reset_pause = const 0x10000, // about 65 ms: a reset that works has happened by then

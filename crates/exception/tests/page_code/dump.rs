@@ -7,7 +7,7 @@ use crate::expected::{Expected, walk};
 use crate::machine::{Control, End, Event, Machine, PHYS, STACK, Setup, TEXT};
 
 /// A machine with a value of its own in each register and in each place that a dump reads.
-pub fn machine(setup: &Setup) -> Machine {
+pub(crate) fn machine(setup: &Setup) -> Machine {
     let mut machine = Machine::new(setup);
     for (n, register) in (1..).zip(&mut machine.registers.general) {
         *register = 0x0123_4567_89ab_0000 * n + n;
@@ -24,7 +24,7 @@ pub fn machine(setup: &Setup) -> Machine {
         phase: 3,
         entry: 0x8000_1008,
         entry_address: 0x7fff_0010,
-        code: 0x7f3a_000,
+        code: 0x07f3_a000,
     });
     let text: Vec<u8> = (0x61..0x70).collect();
     machine.write(TEXT + 0x101, &text); // behind a HLT
@@ -35,14 +35,14 @@ pub fn machine(setup: &Setup) -> Machine {
 }
 
 /// What the machine of [`machine`] prints for the event.
-pub fn expected(machine: &Machine, event: Event) -> Expected {
+pub(crate) fn expected(machine: &Machine, event: Event) -> Expected {
     let rsp = (machine.registers.rsp - machine.address(0)) as usize;
     Expected {
         event,
         registers: machine.registers,
         control: machine.control,
         counters: [0; 3],
-        progress: [3, 0x8000_1008, 0x7fff_0010, 0x7f3a_000],
+        progress: [3, 0x8000_1008, 0x7fff_0010, 0x07f3_a000],
         bytes: "f46162636465666768696a6b6c6d6e6f".into(),
         stack: (0..8).map(|n| Some(machine.word(rsp + n * 8))).collect(),
         walk: if event.vector == 14 { walk(machine, machine.control) } else { Vec::new() },

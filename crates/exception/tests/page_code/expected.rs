@@ -9,16 +9,16 @@ const GENERAL: [&str; 15] =
     ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
 
 /// The machine when the event was taken.
-pub struct Expected {
-    pub event: Event,
-    pub registers: Registers,
-    pub control: Control,
+pub(crate) struct Expected {
+    pub(crate) event: Event,
+    pub(crate) registers: Registers,
+    pub(crate) control: Control,
     /// #DB, NMI, #BP.
-    pub counters: [u64; 3],
-    pub progress: [u64; 4],
-    pub bytes: String,
-    pub stack: Vec<Option<u64>>,
-    pub walk: Vec<(&'static str, Option<u64>)>,
+    pub(crate) counters: [u64; 3],
+    pub(crate) progress: [u64; 4],
+    pub(crate) bytes: String,
+    pub(crate) stack: Vec<Option<u64>>,
+    pub(crate) walk: Vec<(&'static str, Option<u64>)>,
 }
 
 fn selectors() -> [u16; 6] {
@@ -33,7 +33,7 @@ fn selectors() -> [u16; 6] {
 }
 
 impl Expected {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let [cs, ss, ds, es, fs, gs] = selectors();
         let mut lines: Vec<(&str, u64)> = Vec::new();
         lines.extend(self.event.error.map(|error| ("error", error.into())));
@@ -75,7 +75,7 @@ impl Expected {
 }
 
 /// The walk of CR2, as SDM Vol. 3A, 5.5 has it, over the region that stands for physical memory.
-pub fn walk(machine: &Machine, control: Control) -> Vec<(&'static str, Option<u64>)> {
+pub(crate) fn walk(machine: &Machine, control: Control) -> Vec<(&'static str, Option<u64>)> {
     let la57 = control.cr4 & 1 << 12 != 0;
     let levels = [("pml5e", 48), ("pml4e", 39), ("pdpte", 30), ("pde", 21), ("pte", 12)];
     let mut table = control.cr3 % (1 << 52) / 4096 * 4096;

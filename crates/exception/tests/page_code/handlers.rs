@@ -100,6 +100,22 @@ fn debug_exceptions_are_only_counted_where_the_setup_says_so() {
     }
 }
 
+#[test]
+fn an_instruction_breakpoint_is_not_taken_again_by_the_instruction_that_goes_on() {
+    const RF: u64 = 1 << 16;
+    for on_debug in [OnDebug::Dump, OnDebug::Count] {
+        let mut machine = machine(&Setup { on_debug, ..Setup::default() });
+        assert_eq!(machine.take(event(DEBUG)), End::Returned);
+        assert!(!machine.output().contains("rflags=0000000000010"), "the dump shows what was pushed");
+        // What IRETQ has popped, where it lay: RFLAGS is the third word of five.
+        let end = match on_debug {
+            OnDebug::Dump => 4096,
+            OnDebug::Count => machine.ist_top(DEBUG) as usize,
+        };
+        assert_eq!(machine.frame_word(end - 24), machine.registers.rflags | RF, "{on_debug:?}");
+    }
+}
+
 /// NMIs, back to back with one instruction in between: at each boundary of EXCEPTION, also while it serves a guarded read, and
 /// of the dumper's end; and before each byte is printed, where the dumper's stack is deepest. Counts them.
 fn nmis(count: &Rc<Cell<u64>>) -> Policy {
@@ -296,6 +312,37 @@ fn a_fault_in_the_mark_halts_without_a_word() {
 }
 
 #[test]
+fn a_machine_check_in_a_guarded_read_is_not_taken_for_its_fault() {
+    for ist in BOTH {
+        // Then a #GP while the mark is printed: the guard still stands, and must not be taken for it either.
+        for second in [None, Some(Event::raised(13, 0))] {
+            let mut machine = machine(&Setup { ist, ..Setup::default() });
+            let mut marked = 0;
+            machine.policy = Some(Box::new(move |machine: &mut Machine, boundary: Boundary| {
+                if marked == 0 {
+                    machine.stepping = machine.output().ends_with("version=1\r") || machine.stepping;
+                    let guarded = machine.fixup() != 0 && boundary.in_exception.is_none();
+                    machine.stepping &= !guarded;
+                    marked += u64::from(guarded);
+                    return guarded.then(|| event(MACHINE_CHECK));
+                }
+                marked += u64::from(boundary.in_exception.is_none());
+                second.filter(|_| marked == 20 && boundary.in_exception.is_none())
+            }));
+            assert_eq!(machine.take(event(6)), End::Halted);
+            let output = machine.output();
+            assert!(output.starts_with("\r\nkexec-dump begin version=1\r\n"), "{output}");
+            match second {
+                None => assert_eq!(split_mark(&output).expect("a mark").1, 18),
+                Some(_) => {
+                    assert!(output.contains("\r\nkexec-dump fault") && !output.contains("rip"), "{output}")
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_console_that_faults_silences_all_and_nothing_loops() {
     for ist in BOTH {
         let mut whole = machine(&Setup { ist, ..Setup::default() });
@@ -377,7 +424,7 @@ fn no_stack_in_the_frame_is_overrun() {
     for ist in BOTH {
         for first in [event(BREAKPOINT), event(DEBUG), Event::raised(14, 0)] {
             let mut machine = machine(&Setup { ist, ..Setup::default() });
-            let stacks = DebugFrame::STACK_TOP..DebugFrame::CAPTURED;
+            let stacks = DebugFrame::STACK_TOP - 1024..DebugFrame::CAPTURED;
             machine.paint_frame(stacks, PAINT);
             machine.control.cr3 = PHYS_SIZE as u64;
             if ist {
@@ -389,10 +436,18 @@ fn no_stack_in_the_frame_is_overrun() {
             assert!(taken.get() > 1000);
             assert!(machine.output().contains("kexec-dump end"));
             let frame = machine.frame_bytes();
-            // Each stack's lowest 16 bytes: six for the TSS, then the dumper's.
-            let tss = |index: usize| DebugFrame::STACK_TOP + index * 128;
-            for lowest in (0..7).map(tss) {
-                assert_eq!(frame[lowest..lowest + 16], [PAINT; 16], "the stack from {lowest:#x}, ist {ist}");
+            let untouched = |start: usize, end: usize| frame[start..end].iter().all(|byte| *byte == PAINT);
+            // Of each stack for gates, and of the dumper's, the lowest 16 bytes.
+            for stack in 0..7 {
+                let lowest = DebugFrame::STACK_TOP + stack * 128;
+                assert!(untouched(lowest, lowest + 16), "the stack from {lowest:#x}, ist {ist}");
+            }
+            if ist {
+                // What DUMP's contract says: nothing of the handlers' is on its stack.
+                assert!(untouched(DebugFrame::CAPTURED - 512, DebugFrame::CAPTURED - 8 - 256));
+            } else {
+                // What the handlers take of the stack that they find.
+                assert!(untouched(DebugFrame::STACK_TOP - 1024, DebugFrame::STACK_TOP - 256));
             }
         }
     }

@@ -21,14 +21,14 @@ const CODE: usize = 0;
 const FRAME: usize = 0x1000;
 const DATA: usize = 0x2000;
 /// A page of HLT, and behind it one that is not mapped: the interrupted code.
-pub const TEXT: usize = 0x3000;
+pub(crate) const TEXT: usize = 0x3000;
 /// A page of stack, and behind it one that is not mapped.
-pub const STACK: usize = 0x5000;
+pub(crate) const STACK: usize = 0x5000;
 const OUTPUT: usize = 0x8000;
 const OUTPUT_END: usize = 0xf000;
 /// What stands for physical memory, from its address 0 on; behind it a page that is not mapped.
-pub const PHYS: usize = 0x10000;
-pub const PHYS_SIZE: usize = 0x10000;
+pub(crate) const PHYS: usize = 0x10000;
+pub(crate) const PHYS_SIZE: usize = 0x10000;
 const UNMAPPED: [usize; 4] = [TEXT + 0x1000, STACK + 0x1000, OUTPUT_END, PHYS + PHYS_SIZE];
 
 const CONFIG: usize = DATA + 0x100;
@@ -79,11 +79,11 @@ kexec_abi::page_code! {
 
 /// The general registers in the order of `NAMES`, and what an interrupt saves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Registers {
-    pub general: [u64; 15],
-    pub rip: u64,
-    pub rflags: u64,
-    pub rsp: u64,
+pub(crate) struct Registers {
+    pub(crate) general: [u64; 15],
+    pub(crate) rip: u64,
+    pub(crate) rflags: u64,
+    pub(crate) rsp: u64,
 }
 
 const GENERAL: [libc::c_int; 15] = [
@@ -105,25 +105,25 @@ const GENERAL: [libc::c_int; 15] = [
 ];
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Control {
+pub(crate) struct Control {
     pub cr0: u64,
     pub cr2: u64,
     pub cr3: u64,
     pub cr4: u64,
     pub cr8: u64,
-    pub efer: u64,
+    pub(crate) efer: u64,
 }
 
 /// An event for the processor to deliver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Event {
-    pub vector: u8,
-    pub error: Option<u32>,
+pub(crate) struct Event {
+    pub(crate) vector: u8,
+    pub(crate) error: Option<u32>,
 }
 
 impl Event {
     /// As the processor raises it: with an error code for the vectors that have one (SDM Vol. 3A, table 7-1; AMD for 29 and 30).
-    pub fn raised(vector: u8, error: u32) -> Self {
+    pub(crate) fn raised(vector: u8, error: u32) -> Self {
         let has_one = [8, 10, 11, 12, 13, 14, 17, 21, 29, 30].contains(&vector);
         Self { vector, error: has_one.then_some(error) }
     }
@@ -131,7 +131,7 @@ impl Event {
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// HLT in the interrupted code: the handlers returned.
     Returned,
     /// HLT in the handlers.
@@ -142,32 +142,32 @@ pub enum End {
 
 /// What a policy is told at an instruction boundary.
 #[derive(Clone, Copy, Debug)]
-pub struct Boundary {
+pub(crate) struct Boundary {
     /// The offset of the next instruction in EXCEPTION, if it lies there.
-    pub in_exception: Option<u64>,
+    pub(crate) in_exception: Option<u64>,
     /// Whether the instruction before was an IRETQ.
-    pub after_iret: bool,
-    pub nmi_blocked: bool,
+    pub(crate) after_iret: bool,
+    pub(crate) nmi_blocked: bool,
 }
 
 type Gregs = [libc::greg_t; 23];
 
 /// Called wherever the model is: at each boundary while it has [`Machine::stepping`] set, else after each fault and privileged
 /// instruction, of which the console has one a byte. May name an event to deliver.
-pub type Policy = Box<dyn FnMut(&mut Machine, Boundary) -> Option<Event>>;
+pub(crate) type Policy = Box<dyn FnMut(&mut Machine, Boundary) -> Option<Event>>;
 
-pub struct Machine {
+pub(crate) struct Machine {
     base: *mut u8,
-    pub registers: Registers,
-    pub control: Control,
-    pub policy: Option<Policy>,
-    pub stepping: bool,
+    pub(crate) registers: Registers,
+    pub(crate) control: Control,
+    pub(crate) policy: Option<Policy>,
+    pub(crate) stepping: bool,
     stepped: bool,
     /// Bytes written to ports, and `(0x80, 0)` for a read of it: the first few, and how many there were.
-    pub writes: Vec<(u16, u8)>,
-    pub reads: Vec<u64>,
-    pub steps: u64,
-    pub lowest_rsp: u64,
+    pub(crate) writes: Vec<(u16, u8)>,
+    pub(crate) reads: Vec<u64>,
+    pub(crate) steps: u64,
+    pub(crate) lowest_rsp: u64,
     idt: (u64, u16),
     nmi_blocked: bool,
     previous: u64,
@@ -178,12 +178,12 @@ pub struct Machine {
 }
 
 /// What a test may set up apart from the defaults.
-pub struct Setup {
-    pub ist: bool,
-    pub console: bool,
-    pub on_debug: OnDebug,
-    pub after: After,
-    pub phys: bool,
+pub(crate) struct Setup {
+    pub(crate) ist: bool,
+    pub(crate) console: bool,
+    pub(crate) on_debug: OnDebug,
+    pub(crate) after: After,
+    pub(crate) phys: bool,
 }
 
 impl Default for Setup {
@@ -197,7 +197,7 @@ thread_local! {
 }
 
 impl Machine {
-    pub fn new(setup: &Setup) -> Self {
+    pub(crate) fn new(setup: &Setup) -> Self {
         // SAFETY: a fresh mapping.
         let base = unsafe {
             libc::mmap(
@@ -271,55 +271,70 @@ impl Machine {
         machine
     }
 
-    pub fn address(&self, offset: usize) -> u64 {
+    pub(crate) fn address(&self, offset: usize) -> u64 {
         self.base as u64 + offset as u64
     }
 
-    pub fn write(&mut self, offset: usize, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, offset: usize, bytes: &[u8]) {
         assert!(offset + bytes.len() <= SIZE);
         // SAFETY: inside the mapping; nothing else has a reference into it.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.add(offset), bytes.len()) };
     }
 
-    pub fn read(&self, offset: usize, len: usize) -> Vec<u8> {
+    pub(crate) fn read(&self, offset: usize, len: usize) -> Vec<u8> {
         assert!(offset + len <= SIZE);
         // SAFETY: inside the mapping; the code that writes it does not run now.
         unsafe { std::slice::from_raw_parts(self.base.add(offset), len) }.to_vec()
     }
 
-    pub fn word(&self, offset: usize) -> u64 {
+    pub(crate) fn word(&self, offset: usize) -> u64 {
         u64::from_le_bytes(self.read(offset, 8).try_into().unwrap())
     }
 
-    pub fn frame_word(&self, offset: usize) -> u64 {
+    pub(crate) fn frame_word(&self, offset: usize) -> u64 {
         self.word(FRAME + offset)
     }
 
-    pub fn frame_bytes(&self) -> Vec<u8> {
+    pub(crate) fn frame_bytes(&self) -> Vec<u8> {
         self.read(FRAME, 4096)
     }
 
-    pub fn paint_frame(&mut self, range: std::ops::Range<usize>, byte: u8) {
+    pub(crate) fn paint_frame(&mut self, range: std::ops::Range<usize>, byte: u8) {
         self.write(FRAME + range.start, &vec![byte; range.len()]);
     }
 
-    pub fn set_progress(&mut self, progress: Progress) {
+    pub(crate) fn set_progress(&mut self, progress: Progress) {
         let words = [progress.phase, progress.entry, progress.entry_address, progress.code];
         self.write(DATA, &words.map(u64::to_le_bytes).concat());
     }
 
     /// Has the state name a place without memory.
-    pub fn lose_progress(&mut self) {
+    pub(crate) fn lose_progress(&mut self) {
         let at = FRAME + std::mem::offset_of!(DumpState, progress);
         self.write(at, &self.address(TEXT + 0x1000).to_le_bytes());
     }
 
-    /// Where a console that faults from its `bytes + 1`-th byte on is needed.
-    pub fn break_console_after(&mut self, bytes: u64) {
+    /// The end of the stack that the gate of `vector` switches to, as an offset in the frame.
+    pub(crate) fn ist_top(&self, vector: u8) -> u64 {
+        let table = |at: usize| self.frame_word(at + 2) - self.address(FRAME);
+        let gate = table(DebugFrame::IDTR) as usize + usize::from(vector) * 16;
+        let ist = usize::from(self.frame_bytes()[gate + 4]);
+        let descriptor = table(DebugFrame::GDTR) as usize + usize::from(DebugFrame::TSS_SELECTOR);
+        let [low, high] = [self.frame_word(descriptor), self.frame_word(descriptor + 8)];
+        let tss = (low >> 16 & 0xff_ffff | low >> 56 << 24 | high << 32) - self.address(FRAME);
+        self.frame_word(tss as usize + 0x24 + (ist - 1) * 8) - self.address(FRAME)
+    }
+
+    pub(crate) fn fixup(&self) -> u64 {
+        self.frame_word(std::mem::offset_of!(DumpState, fixup))
+    }
+
+    /// Has the console fault from its `bytes + 1`-th byte on.
+    pub(crate) fn break_console_after(&mut self, bytes: u64) {
         self.write(CONFIG + 8, &bytes.to_le_bytes());
     }
 
-    pub fn counters(&self) -> Counters {
+    pub(crate) fn counters(&self) -> Counters {
         let word = |offset| self.frame_word(DebugFrame::COUNTERS + offset);
         Counters {
             debug: word(std::mem::offset_of!(Counters, debug)),
@@ -329,25 +344,25 @@ impl Machine {
     }
 
     /// What the console was given.
-    pub fn output(&self) -> String {
+    pub(crate) fn output(&self) -> String {
         let len = self.word(CONFIG) - self.address(OUTPUT);
         String::from_utf8(self.read(OUTPUT, len as usize)).expect("ASCII")
     }
 
     /// Whether all of a dump but its last byte is printed.
-    pub fn dump_is_over(&self) -> bool {
+    pub(crate) fn dump_is_over(&self) -> bool {
         let output = self.output();
         output.contains("crc32=") && output.ends_with(['\r', '\n'])
     }
 
     /// Delivers the event and runs until the end.
-    pub fn take(&mut self, event: Event) -> End {
+    pub(crate) fn take(&mut self, event: Event) -> End {
         self.event = Some(event);
         self.run()
     }
 
     /// Has dumps skipped, or printed again.
-    pub fn skip_dumps(&mut self, skip: bool) {
+    pub(crate) fn skip_dumps(&mut self, skip: bool) {
         let entry = if skip {
             CODE + EXCEPTION.find("silent").unwrap()
         } else {
@@ -357,7 +372,7 @@ impl Machine {
     }
 
     /// Enters EXCEPTION at its label `fatal`, with a machine captured elsewhere.
-    pub fn enter_fatal(&mut self, captured: &Captured) -> End {
+    pub(crate) fn enter_fatal(&mut self, captured: &Captured) -> End {
         let stubs = CODE + EXCEPTION.find("fatal").unwrap();
         // SAFETY: 256 bytes of plain words.
         let bytes = unsafe { &*(&raw const *captured).cast::<[u8; 256]>() };
@@ -398,7 +413,7 @@ impl Machine {
             assert_eq!(0, libc::sigaltstack(&before, ptr::null_mut()));
         }
         if let Some(failure) = self.failure.take() {
-            panic!("{failure}");
+            panic!("{failure}: {}", self.output());
         }
         self.end.expect("the run has ended")
     }
