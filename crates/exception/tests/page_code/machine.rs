@@ -37,13 +37,17 @@ const MOST_STEPS: u64 = 1_000_000;
 
 kexec_abi::page_code! {
     /// A console that does all that its contract allows: it clobbers each register and the 64 bytes of stack, and wants
-    /// the stack aligned and DF clear. Its block: where the next byte goes; when to fault (bytes left, less one).
+    /// the stack aligned and DF clear. Its block: where the next byte goes; when to fault (bytes left, less one); whether to
+    /// call the model at each byte.
     static RECORDER: [192];
     labels { 20: Code64 "put_byte" }
     asm {
         "20:",
         "endbr64",
-        "cli", // not of the contract: here the model looks in
+        "cmp qword ptr [rdi + 16], 0",
+        "je 2f",
+        "cli", // not of the contract: here the model looks in, if there is a policy
+        "2:",
         "pushfq",
         "pop rax",
         "test eax, 1 << 10", // DF
@@ -402,6 +406,7 @@ impl Machine {
         let pointer = self.word(FRAME + DebugFrame::IDTR - 6 + 8);
         self.idt = (pointer, u16::from_le_bytes(self.read(FRAME + DebugFrame::IDTR, 2).try_into().unwrap()));
         self.end = None;
+        self.write(CONFIG + 16, &u64::from(self.policy.is_some()).to_le_bytes());
         // SAFETY: UD2 enters `on_signal`, which saves every register, runs the model and restores them behind the UD2. The stack
         // for signals outlives the run.
         unsafe {
