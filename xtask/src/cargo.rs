@@ -70,3 +70,13 @@ pub(crate) fn test(workspace: &Path, apart_as: Option<&str>, filter: &str) -> Co
     }
     command
 }
+
+/// `cargo bench` of the benchmark of a package of the root workspace.
+pub(crate) fn bench(package: &str, filter: &str) -> Command {
+    let mut command = Command::new(cargo());
+    command.current_dir(paths::root()).args(["bench", "--package", package, "--bench", package, "--"]);
+    if !filter.is_empty() {
+        command.arg(filter);
+    }
+    command
+}

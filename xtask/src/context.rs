@@ -85,7 +85,7 @@ impl Context {
     }
 
     fn take(&self, machine: &Machine, bundle: &Bundle, state: &Path) -> Result<Snapshot> {
-        const LIMIT: Duration = Duration::from_secs(60);
+        const LIMIT: Duration = Duration::from_secs(120);
         let image = self.image("lab", bundle)?;
         let mut log = Log::create(&state.with_extension("log"))?;
         let mut vm = Vm::start(&self.qemu, machine, &Start::Boot { image: &image })?;

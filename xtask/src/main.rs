@@ -3,6 +3,7 @@
 //! Plain stable Rust, and never a dependency on `bootloader`: it must run before anything is set up.
 //! `xtask/README.md` tells how to add a demo or a scenario.
 
+mod bench;
 mod bundle;
 mod cargo;
 mod context;
@@ -31,6 +32,8 @@ enum Command {
     Demo(demo::Args),
     /// Run all host tests and all QEMU scenarios
     Test(test::Args),
+    /// Measure, side by side with others
+    Bench(bench::Args),
     /// Explain the dumps in a serial log
     Decode(dump::Args),
     /// Only set up what the other commands need
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Demo(args) => demo::run(args),
         Command::Test(args) => test::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Decode(args) => dump::run(args),
         Command::Setup(args) => setup::run(args),
     };

@@ -2,9 +2,11 @@
 //!
 //! One file a family, below; each gives its scenarios from a function that [`all`] names.
 
+mod bad_input;
 mod chain;
 mod judge;
 mod linux;
+mod plan;
 mod runner;
 
 use std::fs;
@@ -27,7 +29,16 @@ pub(crate) use linux::{Linux, linux};
 
 /// Every scenario of the test command.
 pub(crate) fn all() -> Vec<Scenario> {
-    [runner::scenarios(), chain::scenarios(), linux::scenarios()].into_iter().flatten().collect()
+    [
+        runner::scenarios(),
+        chain::scenarios(),
+        linux::scenarios(),
+        bad_input::scenarios(),
+        plan::scenarios(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// What is expected of one machine.
@@ -114,6 +125,11 @@ impl Scenario {
         let mut scenario = Scenario::new(name, From::Lab { bundle: Bundle::default() });
         scenario.script.push(Step::Type(command.to_owned()));
         scenario.ends(Ends::Ready)
+    }
+
+    /// The same with a bundle in the test kernel's ramdisk.
+    pub(crate) fn with_bundle(self, bundle: Bundle) -> Self {
+        Scenario { from: From::Lab { bundle }, ..self }
     }
 
     /// From power on, the bundle's Linux by the firmware alone.

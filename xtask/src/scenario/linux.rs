@@ -15,7 +15,19 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     let alone = from(Release::Debian12);
     let alone = alone.judge(Scenario::firmware("linux/debian-12-without-kexec", alone.bundle()));
     let kexec = Release::ALL.into_iter().map(|release| linux(from(release), release.name()));
-    std::iter::once(alone).chain(kexec).collect()
+    // By the frames that the test kernel's allocator gives: those that are wanted, none of those, or anything.
+    let lab = [
+        ("loaded-in-place", "linux", "^lab: moved [0-9]{1,3} in-place [0-9]{4,5} zero [0-9]{1,2}$"),
+        ("every-page-moved", "linux-moved", "^lab: moved [0-9]{4} in-place 0 zero [0-9]{4,5}$"),
+        ("scattered-frames", "linux-scattered", "^lab: moved [0-9]{4} in-place [0-9]{3,4} zero [0-9]{4,5}$"),
+    ];
+    let lab = lab.into_iter().map(|(name, command, counts)| {
+        let linux = Linux::default();
+        let command = format!("{command} {}", linux.command_line());
+        let scenario = Scenario::lab(format!("linux/{name}"), &command).with_bundle(linux.bundle());
+        linux.judge(scenario.expect(counts))
+    });
+    std::iter::once(alone).chain(kexec).chain(lab).collect()
 }
 
 /// What to boot, and how.
@@ -42,7 +54,7 @@ impl Default for Linux {
 
 impl Linux {
     /// A panic must end the machine: as a reset, which no scenario takes for success.
-    fn command_line(&self) -> String {
+    pub(super) fn command_line(&self) -> String {
         format!("console=ttyS0 panic=-1 {}", self.append)
     }
 
