@@ -19,6 +19,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("halt", machine::halt),
     ("linux", kernels::linux),
     ("linux-moved", kernels::linux_moved),
+    ("linux-scattered", kernels::linux_scattered),
     ("plan", plan::plan),
     ("poweroff", machine::power_off),
     ("reset", machine::reset),

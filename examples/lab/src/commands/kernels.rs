@@ -9,7 +9,7 @@ use reloc::{Mode, Options, Prepared};
 use x86_64::instructions::interrupts;
 
 use crate::CONSOLE;
-use crate::memory::Plain;
+use crate::memory::Ordered;
 use crate::transition::{Around, load_elf, load_linux};
 
 /// `linux COMMAND LINE`: to the bundle's Linux.
@@ -19,10 +19,17 @@ pub fn linux(boot: &mut Boot, command_line: &str) {
     go(prepared)
 }
 
-/// `linux-moved COMMAND LINE`: the same from frames that lie wherever they lie, so that all of it has to be moved.
+/// `linux-moved COMMAND LINE`: the same from frames of which none lies where it is wanted, so that all of it has to be moved.
 pub fn linux_moved(boot: &mut Boot, command_line: &str) {
     let (around, memory, bundle) = split(boot);
-    let prepared = prepare_linux(&around, &mut Plain(memory), &bundle, command_line);
+    let prepared = prepare_linux(&around, &mut Ordered::down(memory), &bundle, command_line);
+    go(prepared)
+}
+
+/// `linux-scattered COMMAND LINE`: the same from frames all over memory, many of them where another page is to stand.
+pub fn linux_scattered(boot: &mut Boot, command_line: &str) {
+    let (around, memory, bundle) = split(boot);
+    let prepared = prepare_linux(&around, &mut Ordered::scattered(memory), &bundle, command_line);
     go(prepared)
 }
 
