@@ -10,7 +10,7 @@
 //! | [`segment`], [`list`] | Linux's segments and flags; the page list, entry by entry |
 //! | [`entry_state`] | the registers with which a new kernel begins |
 //! | [`boot_params`] | Linux's boot protocol: setup header, e820, setup_data |
-//! | [`page_code`], [`console`], [`progress`] | code that runs when the kernel's text may be gone: how it is declared, how it prints, what it notes |
+//! | [`page_code`](mod@page_code), [`console`], [`progress`] | code that runs when the kernel's text may be gone: how it is declared, how it prints, what it notes |
 //! | [`convert`] | the same in the types of `x86_64` and `bootloader_api` |
 //!
 //! ```
