@@ -38,9 +38,9 @@ const IST_BREAKPOINT: u8 = 6;
 
 /// GDT, TSS, IDT, stacks and state for the exceptions of one view of memory: 4096 bytes, 4 KiB-aligned.
 ///
-/// A value to be written into the frame that [`DebugSetup::frame`] names. There it is in force after LGDT of [`GDTR`](Self::GDTR) and
-/// LIDT of [`IDTR`](Self::IDTR), and, with [`DebugSetup::ist`], LTR of [`TSS_SELECTOR`](Self::TSS_SELECTOR); in any order, as long as each gate's selector names a 64-bit code segment
-/// at every moment.
+/// A value to be written into the frame that [`DebugSetup::frame`] names. There it is in force after LIDT of [`IDTR`](Self::IDTR),
+/// LGDT of [`GDTR`](Self::GDTR) and, with [`DebugSetup::ist`], LTR of [`TSS_SELECTOR`](Self::TSS_SELECTOR): in an order in which the gates' selector is a
+/// 64-bit code segment of the GDT in force at every moment.
 ///
 /// # What whoever loads it owes
 ///

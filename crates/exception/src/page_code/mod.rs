@@ -22,7 +22,11 @@
 //!   simply faults, and the handler makes the load return with CF set ([`DumpState`] says how).
 //! - **Depth.** 0: nothing is dumped. 1: a dump is under way; a guarded read may fault; anything else prints a mark, and
 //!   that is depth 2: what faults there halts in silence. NMIs are outside of this: they touch one counter and their own stack.
-//! - **IRETQ** is the only way back: it ends the blocking of NMIs, and restores RF and TF.
+//! - **IRETQ** is the only way back: it ends the blocking of NMIs, and restores TF. After a #DB it sets RF, since an instruction
+//!   breakpoint would be taken again, for ever.
+//!
+//! What it does not cover: with supervisor shadow stacks on (until the engine clears CR4.CET), a guarded read that faults ends in
+//! a mark, since IRETQ then goes by the shadow stack's copy of RIP; a second machine check is a shutdown by itself.
 
 mod captured;
 mod dump;

@@ -418,9 +418,33 @@ fn a_machine_captured_elsewhere_is_dumped_and_never_returned_to() {
     assert!(output.contains("stack7=unreadable\r\nkexec-dump end crc32="));
 }
 
+const PAINT: u8 = 0x99;
+
+/// Of each stack for gates, and of the dumper's, the lowest 16 bytes still have the paint.
+fn no_stack_is_used_up(machine: &Machine) {
+    let frame = machine.frame_bytes();
+    for stack in 0..7 {
+        let lowest = DebugFrame::STACK_TOP + stack * 128;
+        assert_eq!(frame[lowest..lowest + 16], [PAINT; 16], "the stack from {lowest:#x}");
+    }
+}
+
+#[test]
+fn a_mark_does_not_overrun_the_stack_that_its_exception_came_on() {
+    for ist in BOTH {
+        for vector in [3, 8, 13, 18] {
+            let mut machine = machine(&Setup { ist, ..Setup::default() });
+            machine.paint_frame(DebugFrame::STACK_TOP..DebugFrame::CAPTURED, PAINT);
+            machine.policy = Some(at_byte(500, Event::raised(vector, 0)));
+            assert_eq!(machine.take(event(6)), End::Halted);
+            assert!(split_mark(&machine.output()).is_some());
+            no_stack_is_used_up(&machine);
+        }
+    }
+}
+
 #[test]
 fn no_stack_in_the_frame_is_overrun() {
-    const PAINT: u8 = 0x99;
     for ist in BOTH {
         for first in [event(BREAKPOINT), event(DEBUG), Event::raised(14, 0)] {
             let mut machine = machine(&Setup { ist, ..Setup::default() });
@@ -437,11 +461,7 @@ fn no_stack_in_the_frame_is_overrun() {
             assert!(machine.output().contains("kexec-dump end"));
             let frame = machine.frame_bytes();
             let untouched = |start: usize, end: usize| frame[start..end].iter().all(|byte| *byte == PAINT);
-            // Of each stack for gates, and of the dumper's, the lowest 16 bytes.
-            for stack in 0..7 {
-                let lowest = DebugFrame::STACK_TOP + stack * 128;
-                assert!(untouched(lowest, lowest + 16), "the stack from {lowest:#x}, ist {ist}");
-            }
+            no_stack_is_used_up(&machine);
             if ist {
                 // What DUMP's contract says: nothing of the handlers' is on its stack.
                 assert!(untouched(DebugFrame::CAPTURED - 512, DebugFrame::CAPTURED - 8 - 256));
