@@ -6,6 +6,7 @@ use core::convert::Infallible;
 use core::panic::PanicInfo;
 
 use bootloader_api::{BootInfo, entry_point};
+use hobby::acpi::rsdp_range;
 use hobby::boot::{self, Boot};
 use hobby::{Bundle, Console, Failure, exit};
 use identmap::{Attributes, Mapping};
@@ -57,7 +58,7 @@ fn replace(boot: &mut Boot) -> Result<Infallible, Failure> {
     };
 
     // The rest of what has to be known: the firmware's tables and the console have to be mapped on the way.
-    let rsdp = rsdp.map(|rsdp| PhysRange::new(rsdp, PhysAddr::new(rsdp.as_u64() + RSDP_SIZE)));
+    let rsdp = rsdp.map(rsdp_range);
     let machine = Machine {
         cpu,
         firmware: rsdp.as_slice(),
@@ -68,6 +69,9 @@ fn replace(boot: &mut Boot) -> Result<Infallible, Failure> {
     let mut prepared = image.prepare(memory, &machine, &Options::new(entry), &mut mappings)?;
     write!(CONSOLE, "{}", prepared.plan(memory));
 
+    let counts = prepared.counts();
+    let (moved, in_place, zero) = (counts.moved, counts.in_place, counts.zero);
+    writeln!(CONSOLE, "{moved} pages to move, {in_place} in place already, {zero} to fill with zeros");
     writeln!(CONSOLE, "over to {}", entry.rip);
     interrupts::disable();
     // SAFETY: interrupts are off, and so are the devices, which the firmware left and nobody started since; one processor
@@ -115,9 +119,6 @@ fn load_linux(
     parameters.ramdisk = Some(&initrd);
     Ok(BzImage::parse(kernel)?.load(&parameters, levels, image)?)
 }
-
-/// Of ACPI's root (ACPI 6.5, 5.2.5.3), in bytes.
-const RSDP_SIZE: u64 = 36;
 
 #[panic_handler]
 fn panic(info: &PanicInfo) -> ! {

@@ -4,6 +4,7 @@
 //! A kernel of your own has all of this already, and better: a console, a map of the machine's memory, frames to give, a way
 //! to reach them.
 
+pub mod acpi;
 pub mod boot;
 pub mod bundle;
 pub mod console;

@@ -1,5 +1,6 @@
 //! From a kernel's file to a transition, as each command needs it.
 
+use hobby::acpi::rsdp_range;
 use hobby::{Failure, MemoryMap};
 use identmap::{Attributes, Mapping};
 use kexec_abi::{EntryState, FrameAllocator, PHYS_ADDR_LIMIT, PhysAddr, PhysMemory, PhysRange, VirtAddr};
@@ -38,7 +39,7 @@ impl Around<'_> {
                 return Err(failure);
             }
         };
-        let rsdp = self.rsdp.map(|rsdp| PhysRange::new(rsdp, PhysAddr::new(rsdp.as_u64() + RSDP_SIZE)));
+        let rsdp = self.rsdp.map(rsdp_range);
         let machine = Machine {
             // SAFETY: a kernel runs at CPL 0 in 64-bit mode.
             cpu: unsafe { Cpu::read() },
@@ -50,9 +51,6 @@ impl Around<'_> {
         Ok(image.prepare(memory, &machine, &options(entry), &mut mappings)?)
     }
 }
-
-/// Of ACPI's root (ACPI 6.5, 5.2.5.3), in bytes.
-const RSDP_SIZE: u64 = 36;
 
 /// Linux, from its bzImage.
 pub fn load_linux(

@@ -7,6 +7,7 @@ use core::arch::naked_asm;
 use core::convert::Infallible;
 use core::panic::PanicInfo;
 
+use hobby::acpi::rsdp_range;
 use hobby::{Bundle, Console, Failure, Memory, MemoryMap, exit};
 use identmap::{Attributes, Mapping};
 use kexec_abi::boot_params::BootParams;
@@ -106,8 +107,7 @@ fn replace(boot_params: &'static BootParams) -> Result<Infallible, Failure> {
         }
     };
 
-    let rsdp =
-        parameters.acpi_rsdp.map(|rsdp| PhysRange::new(rsdp, PhysAddr::new(rsdp.as_u64() + RSDP_SIZE)));
+    let rsdp = parameters.acpi_rsdp.map(rsdp_range);
     let machine = Machine {
         cpu,
         firmware: rsdp.as_slice(),
@@ -118,6 +118,9 @@ fn replace(boot_params: &'static BootParams) -> Result<Infallible, Failure> {
     let mut prepared = image.prepare(&mut memory, &machine, &Options::new(entry), &mut mappings)?;
     write!(CONSOLE, "{}", prepared.plan(&memory));
 
+    let counts = prepared.counts();
+    let (moved, in_place, zero) = (counts.moved, counts.in_place, counts.zero);
+    writeln!(CONSOLE, "{moved} pages to move, {in_place} in place already, {zero} to fill with zeros");
     writeln!(CONSOLE, "over to {}", entry.rip);
     interrupts::disable();
     // SAFETY: interrupts are off, no device was started, one processor runs; the image's memory is the image's alone, and
@@ -134,9 +137,6 @@ fn own_image() -> PhysRange {
     let (start, end) = (&raw const __executable_start, &raw const _end);
     PhysRange::new(PhysAddr::new(start as u64), PhysAddr::new(end as u64))
 }
-
-/// Of ACPI's root (ACPI 6.5, 5.2.5.3), in bytes.
-const RSDP_SIZE: u64 = 36;
 
 #[panic_handler]
 fn panic(info: &PanicInfo) -> ! {

@@ -7,6 +7,7 @@ use anyhow::ensure;
 use super::{Ends, Scenario, expect};
 use crate::bundle::{Bundle, Content};
 use crate::initrd::Payload;
+use crate::qemu::Machine;
 use crate::setup::linux::Release;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -27,7 +28,18 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         let scenario = Scenario::lab(format!("linux/{name}"), &command).with_bundle(linux.bundle());
         linux.judge(scenario.expect(counts))
     });
-    std::iter::once(alone).chain(kexec).chain(lab).collect()
+    // From four levels of paging Linux goes to five by a trampoline in low memory, which has to be mapped for that.
+    let machines = [
+        ("on-a-processor-with-five-levels", Machine::default().cpu("max,la57=on")),
+        ("with-six-gigabytes", Machine::default().memory(6144)),
+        ("with-two-processors", Machine::default().processors(2)),
+    ];
+    let machines = machines.into_iter().map(|(name, machine)| {
+        let linux = Linux::default();
+        let command = format!("linux {}", linux.command_line());
+        linux.judge(Scenario::lab(format!("linux/{name}"), &command).with_bundle(linux.bundle()).on(machine))
+    });
+    std::iter::once(alone).chain(kexec).chain(lab).chain(machines).collect()
 }
 
 /// What to boot, and how.

@@ -14,7 +14,8 @@ const CODE_FRAMES: usize = 1;
 /// Control frames that hold data: control block, stack, two debug frames.
 const DATA_FRAMES: usize = 4;
 
-/// Frames of tables for 512 MiB of RAM: two roots' worth of aliases, and a level-1 table for each 2 MiB that is not of one kind.
+/// Frames of tables: a level-1 table for each 2 MiB that is not of one kind, and what leads there, which grows by one for each
+/// GiB of RAM where there are no 1 GiB pages.
 const TABLES: u64 = 24;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -30,7 +31,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     };
     vec![
         plan("a-transition-to-linux-stays-within-its-bounds", Machine::default()),
-        plan("so-it-does-with-five-levels", Machine::default().cpu("max,la57=on")),
+        plan("so-it-does-with-six-gigabytes", Machine::default().memory(6144)),
+        plan("so-it-does-without-giant-pages", Machine::default().cpu("max,la57=off,pdpe1gb=off")),
     ]
 }
 
