@@ -1,4 +1,4 @@
-#![cfg_attr(not(test), no_std)]
+#![no_std]
 //! Output on an 8250, 16450 or 16550 serial port that works before anything else does: over port I/O, over memory with
 //! byte accesses, and over memory with 32-bit accesses.
 //!
