@@ -157,7 +157,7 @@ kexec_abi::page_code! {
         "lea r13, [r14 + r13 * 8]",
         "add r13, [rbx + {phys_offset}]",
         "call 23f",
-        "test r14b, 1", // present; 0 where it could not be read
+        "test r14b, 1", // present; where it could not be read, bit 0 of the masked address: 0
         "jz 4f",
         "test r14b, r14b", // a large page, or reserved
         "js 4f",
@@ -215,7 +215,7 @@ kexec_abi::page_code! {
         "inc r12",
         "ret",
 
-        // A line, for the name at r12 with the word at r13. Out: r14 = the word, 0 if it cannot be read.
+        // A line, for the name at r12 with the word at r13. Out: r14 = the word; as it was if that cannot be read.
         "23:",
         "call 25f",
         "mov rsi, r13",
@@ -227,7 +227,6 @@ kexec_abi::page_code! {
         "call 26f",
         "jmp 27f",
         "2:",
-        "xor r14d, r14d",
         "push r12",
         "lea r12, [rip + 32f]",
         "call 25f",
