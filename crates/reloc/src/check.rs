@@ -5,7 +5,7 @@ use core::fmt;
 
 use identmap::Tables;
 use kexec_abi::list::{Entries, Item, Located};
-use kexec_abi::{Frame, PAGE_SIZE, PhysAddr, PhysMemory, PhysRange, Unreachable, VirtAddr};
+use kexec_abi::{Frame, Levels, PAGE_SIZE, PhysAddr, PhysMemory, PhysRange, Unreachable, VirtAddr};
 
 use crate::image::Mode;
 use crate::prepared::Prepared;
@@ -71,7 +71,7 @@ impl From<Unreachable> for CheckError {
 /// the transition touches.
 pub(crate) fn check<M: PhysMemory>(memory: &M, plan: &Prepared) -> Result<(), CheckError> {
     let control = [plan.frames.control, plan.frames.stack, plan.frames.outgoing, plan.frames.debug];
-    for frame in control {
+    for frame in control.into_iter().chain(plan.frames.roots.into_iter().flatten()) {
         outside_destinations(memory, plan, frame.range())?;
     }
     outside_destinations(memory, plan, plan.frames.code_range())?;
@@ -119,7 +119,7 @@ fn check_list<M: PhysMemory>(memory: &M, plan: &Prepared) -> Result<(), CheckErr
                 if control.any(|range| range.overlaps(&source)) {
                     return Err(CheckError::ControlAsSource(source.start));
                 }
-                mapped(memory, plan, source, |writable, _| writable)?;
+                mapped(memory, plan, tables(plan), source, |writable, _| writable)?;
                 (cursor, pages, true)
             }
             Item::Zero { .. } if plan.mode == Mode::Preserve => return Err(CheckError::ZeroInSwap(cursor)),
@@ -149,12 +149,20 @@ fn check_list<M: PhysMemory>(memory: &M, plan: &Prepared) -> Result<(), CheckErr
 
 fn check_map<M: PhysMemory>(memory: &M, plan: &Prepared) -> Result<(), CheckError> {
     for segment in plan.manifest.segments(memory) {
-        mapped(memory, plan, segment?.destination, |writable, executable| writable && executable)?;
+        let destination = segment?.destination;
+        mapped(memory, plan, tables(plan), destination, |writable, executable| writable && executable)?;
+        if let Some(peer) = peer_tables(plan) {
+            mapped(memory, plan, peer, destination, |writable, executable| writable && executable)?;
+        }
     }
     let nx = plan.cpu.nx();
-    mapped(memory, plan, plan.frames.code_range(), |writable, executable| !writable && executable)?;
+    mapped(memory, plan, tables(plan), plan.frames.code_range(), |writable, executable| {
+        !writable && executable
+    })?;
     for frame in plan.frames.data() {
-        mapped(memory, plan, frame.range(), |writable, executable| writable && executable != nx)?;
+        mapped(memory, plan, tables(plan), frame.range(), |writable, executable| {
+            writable && executable != nx
+        })?;
     }
     let tables = tables(plan);
     for (virt, frame) in
@@ -171,14 +179,21 @@ fn tables(plan: &Prepared) -> Tables {
     Tables::new(plan.map.root(), plan.cpu.levels())
 }
 
+/// The tables with which a new kernel of another paging depth is entered.
+fn peer_tables(plan: &Prepared) -> Option<Tables> {
+    let [four, five] = plan.frames.roots?;
+    let root = if plan.peer == Levels::Four { four } else { five };
+    Some(Tables::new(root, plan.peer))
+}
+
 /// Whether each page of `range` is mapped at its own address, with rights that `rights(writable, executable)` accepts.
 fn mapped<M: PhysMemory>(
     memory: &M,
     plan: &Prepared,
+    tables: Tables,
     range: PhysRange,
     rights: impl Fn(bool, bool) -> bool,
 ) -> Result<(), CheckError> {
-    let tables = tables(plan);
     let mut at = range.start.as_u64();
     while at < range.end.as_u64() {
         let virt = VirtAddr::new(at);

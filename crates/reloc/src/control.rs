@@ -110,6 +110,17 @@ pub(crate) struct Control {
     pub(crate) cr0: u64,
     pub(crate) cr3: u64,
     pub(crate) cr4: u64,
+    /// Identity address of the detour's entry, by which the new kernel's paging depth is reached; 0 if it is this one's.
+    pub(crate) detour: u64,
+    /// CR3 and CR4 with which the new kernel is entered by the detour, and CR3 on the way back by it: all below 4 GiB.
+    pub(crate) peer_cr3: u64,
+    pub(crate) peer_cr4: u64,
+    pub(crate) low_cr3: u64,
+    /// For the detour's handlers: its label `dump32`, and the handler's `fatal`.
+    pub(crate) dump32: u64,
+    pub(crate) fatal: u64,
+    /// The IDT while paging is off.
+    pub(crate) idt32r: Descriptor,
     pub(crate) entry: Registers,
     pub(crate) saved: Saved,
 }
@@ -140,9 +151,13 @@ pub(crate) struct ControlFrame {
     control: Control,
     console: ConsoleConfig,
     live_console: ConsoleConfig,
+    /// The 32-bit IDT of the detour.
+    gates: [u64; 32],
 }
 
 impl ControlFrame {
+    /// Offset of the 32-bit IDT.
+    pub(crate) const GATES: usize = offset_of!(Self, gates);
     /// Offset of the console's block for the transition map.
     pub(crate) const CONSOLE: usize = offset_of!(Self, console);
     /// Offset of the console's block for the running kernel's map.
@@ -152,9 +167,15 @@ impl ControlFrame {
         control: &Control,
         console: Option<ConsoleConfig>,
         live: Option<ConsoleConfig>,
+        gates: Option<[u64; 32]>,
     ) -> Self {
         const NONE: ConsoleConfig = ConsoleConfig([0; 64]);
-        Self { control: *control, console: console.unwrap_or(NONE), live_console: live.unwrap_or(NONE) }
+        Self {
+            control: *control,
+            console: console.unwrap_or(NONE),
+            live_console: live.unwrap_or(NONE),
+            gates: gates.unwrap_or_default(),
+        }
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8; size_of::<Self>()] {
@@ -176,9 +197,9 @@ static_assertions::assert_eq_size!(Registers, [u64; 6]);
 static_assertions::assert_eq_size!(Saved, [u64; 4 + 6 + RETURN_GDT_SLOTS + 2 + 1 + 2 * MSRS]);
 static_assertions::const_assert_eq!(
     size_of::<Control>(),
-    size_of::<Progress>() + 15 * 8 + size_of::<Registers>() + size_of::<Saved>()
+    size_of::<Progress>() + 21 * 8 + size_of::<Descriptor>() + size_of::<Registers>() + size_of::<Saved>()
 );
 static_assertions::const_assert_eq!(
     size_of::<ControlFrame>(),
-    size_of::<Control>() + 2 * size_of::<ConsoleConfig>()
+    size_of::<Control>() + 2 * size_of::<ConsoleConfig>() + 32 * 8
 );

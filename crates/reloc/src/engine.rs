@@ -31,7 +31,7 @@ pub(crate) mod label {
 }
 
 /// Bytes of the template: a bound, checked by the assembler.
-pub(crate) const ENGINE_SIZE: usize = 1024;
+pub(crate) const ENGINE_SIZE: usize = 1136;
 
 /// IA32_EFER (SDM Vol. 4, table 2-2).
 pub(crate) const IA32_EFER: u32 = 0xc000_0080;
@@ -125,6 +125,12 @@ page_code! {
         "mov cr3, rax",
         "mov eax, {leave_phase}",
         "call 25f",
+        "cmp qword ptr [rbx + {detour}], 0",
+        "je 2f",
+        "mov rdi, [rbx + {peer_cr3}]",
+        "mov rsi, [rbx + {peer_cr4}]",
+        "call [rbx + {detour}]",
+        "2:",
         "mov rsp, [rbx + {entry_rsp}]",
         "cmp qword ptr [rbx + {preserve}], 0",
         "je 2f",
@@ -268,6 +274,14 @@ page_code! {
         "call 22b",
         "mov eax, {restore_phase}",
         "call 25f",
+        "cmp qword ptr [rbx + {detour}], 0",
+        "je 2f",
+        "mov rdi, [rbx + {low_cr3}]",
+        "mov rsi, [rbx + {cr4}]",
+        "call [rbx + {detour}]",
+        "mov rax, [rbx + {cr3}]", // with the aliases of the running kernel's addresses
+        "mov cr3, rax",
+        "2:",
         // The debug tables of the running kernel's map: first the GDT, which knows the gates' selectors on both sides.
         "mov rbx, [rbx + {live}]",
         "mov rsi, [rbx + {outgoing}]",
@@ -418,6 +432,10 @@ page_code! {
         cr0 = const offset_of!(Control, cr0),
         cr3 = const offset_of!(Control, cr3),
         cr4 = const offset_of!(Control, cr4),
+        detour = const offset_of!(Control, detour),
+        peer_cr3 = const offset_of!(Control, peer_cr3),
+        peer_cr4 = const offset_of!(Control, peer_cr4),
+        low_cr3 = const offset_of!(Control, low_cr3),
         entry_rip = const offset_of!(Control, entry) + offset_of!(Registers, rip),
         entry_rsp = const offset_of!(Control, entry) + offset_of!(Registers, rsp),
         entry_rdi = const offset_of!(Control, entry) + offset_of!(Registers, rdi),

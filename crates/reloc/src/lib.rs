@@ -49,6 +49,8 @@ mod check;
 mod control;
 mod cpu;
 #[cfg(target_arch = "x86_64")]
+mod detour;
+#[cfg(target_arch = "x86_64")]
 mod engine;
 mod filling;
 mod image;
@@ -80,6 +82,7 @@ pub use image::{AddError, Image, Mode, Segment, WriteError};
 #[cfg(target_arch = "x86_64")]
 pub use self::{
     check::CheckError,
+    detour::DETOUR,
     engine::ENGINE,
     jump::Refused,
     list::Counts,

@@ -4,6 +4,7 @@ use kexec_abi::page_code::PageCode;
 use kexec_abi::{Console, PhysAddr};
 use kexec_exception::page_code::{DUMP, EXCEPTION};
 
+use crate::detour::DETOUR;
 use crate::engine::ENGINE;
 
 /// Pieces begin at multiples of this many bytes, as their templates do.
@@ -36,12 +37,14 @@ pub(crate) struct Pieces {
     pub(crate) exception: Piece,
     pub(crate) dump: Piece,
     pub(crate) console: Option<Piece>,
+    /// Where the new kernel wants another paging depth.
+    pub(crate) detour: Option<Piece>,
     /// Bytes in all.
     pub(crate) size: u64,
 }
 
 impl Pieces {
-    pub(crate) fn new(console: Option<&Console>) -> Self {
+    pub(crate) fn new(console: Option<&Console>, detour: bool) -> Self {
         let mut size = 0_u64;
         let mut place = |code: &'static PageCode| {
             let offset = size.next_multiple_of(ALIGN);
@@ -52,10 +55,13 @@ impl Pieces {
         let exception = place(&EXCEPTION);
         let dump = place(&DUMP);
         let console = console.map(|console| place(console.code));
-        Self { engine, exception, dump, console, size }
+        let detour = detour.then(|| place(&DETOUR));
+        Self { engine, exception, dump, console, detour, size }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = Piece> + use<> {
-        [Some(self.engine), Some(self.exception), Some(self.dump), self.console].into_iter().flatten()
+        [Some(self.engine), Some(self.exception), Some(self.dump), self.console, self.detour]
+            .into_iter()
+            .flatten()
     }
 }

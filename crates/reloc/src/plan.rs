@@ -26,13 +26,13 @@ impl<'p, M: PhysMemory> Plan<'p, M> {
 
 impl<M: PhysMemory> fmt::Display for Plan<'_, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Prepared { frames, pieces, list, map, mode, cpu, entry, manifest, .. } = self.prepared;
+        let Prepared { frames, pieces, list, map, mode, entry, manifest, peer, .. } = self.prepared;
         writeln!(f, "plan: version {VERSION}")?;
         let mode = match mode {
             Mode::Replace => "copy",
             Mode::Preserve => "swap",
         };
-        writeln!(f, "plan: mode {mode}  levels {}  entry {}", cpu.levels().count(), entry.rip)?;
+        writeln!(f, "plan: mode {mode}  levels {}  entry {}", peer.count(), entry.rip)?;
         for segment in manifest.segments(self.memory) {
             match segment {
                 Ok(segment) => {
@@ -58,6 +58,9 @@ impl<M: PhysMemory> fmt::Display for Plan<'_, M> {
             (frames.outgoing, "debug-outgoing"),
             (frames.debug, "debug"),
         ] {
+            writeln!(f, "plan: frame {} rw- {name}", frame.start())?;
+        }
+        for (frame, name) in frames.roots.iter().flatten().zip(["root-4-levels", "root-5-levels"]) {
             writeln!(f, "plan: frame {} rw- {name}", frame.start())?;
         }
         for piece in pieces.iter() {

@@ -12,8 +12,9 @@ use kexec_exception::page_code::{After, DebugFrame, DebugSetup, DebugSetupError,
 
 use crate::breakpoints::Breakpoints;
 use crate::check::{CheckError, check};
-use crate::control::{Constants, Control, ControlFrame};
-use crate::cpu::Cpu;
+use crate::control::{Constants, Control, ControlFrame, Descriptor};
+use crate::cpu::{Cpu, cr4};
+use crate::detour;
 use crate::engine::{RFLAGS_CLEAR, RFLAGS_TF, label};
 use crate::image::{Image, Mode};
 use crate::list;
@@ -79,10 +80,12 @@ pub enum PrepareError {
     OutOfMemory,
     /// A frame cannot be reached.
     Unreachable(Unreachable),
-    /// The pieces of page code need more than one frame, and the allocator has no run of that many.
+    /// The allocator has no run of that many frames: page code that does not fit in one, or a frame that has to lie low.
     NoRun {
         /// Frames in a row that are needed.
         frames: u64,
+        /// Where they have to end.
+        below: PhysAddr,
     },
     /// The transition has more mappings than the slice given holds; its length.
     TooManyMappings(usize),
@@ -106,7 +109,7 @@ pub enum PrepareError {
     },
     /// The kernel's code segment selector cannot be used for the debug tables.
     Selector(DebugSetupError),
-    /// The image wants another paging depth than the kernel runs with.
+    /// The image wants a paging depth that the processor does not have.
     Levels(Levels),
     /// The entry point lies in no segment.
     EntryOutside(VirtAddr),
@@ -121,8 +124,11 @@ impl fmt::Display for PrepareError {
                 "out of memory: no frame left for the image, its list, its tables or the control frames",
             ),
             Self::Unreachable(error) => error.fmt(f),
-            Self::NoRun { frames } => {
-                write!(f, "the page code needs {frames} frames in a row, and the allocator has none")
+            Self::NoRun { frames, below } => {
+                write!(
+                    f,
+                    "the allocator has no {frames} frames in a row below {below} for page code or tables"
+                )
             }
             Self::TooManyMappings(slots) => {
                 write!(f, "the transition has more mappings than the {slots} slots given")
@@ -140,7 +146,11 @@ impl fmt::Display for PrepareError {
             }
             Self::Selector(error) => error.fmt(f),
             Self::Levels(levels) => {
-                write!(f, "the image wants {} levels of paging, and others are in force", levels.count())
+                write!(
+                    f,
+                    "the image wants {} levels of paging, which the processor does not have",
+                    levels.count()
+                )
             }
             Self::EntryOutside(virt) => write!(f, "the entry point {virt} lies in no segment"),
             Self::Check(error) => write!(f, "the plan is unsound: {error}"),
@@ -233,9 +243,11 @@ impl Draft {
         M: PhysMemory + FrameAllocator,
     {
         let cpu = &machine.cpu;
-        if let Some(levels) = options.entry.levels.filter(|levels| *levels != cpu.levels()) {
-            return Err(PrepareError::Levels(levels));
+        let peer = options.entry.levels.unwrap_or(cpu.levels());
+        if peer == Levels::Five && !cpu.la57 && cpu.levels() == Levels::Four {
+            return Err(PrepareError::Levels(peer));
         }
+        let detour = peer != cpu.levels();
         if image.find(PhysAddr::new(options.entry.rip.as_u64())).is_none() {
             return Err(PrepareError::EntryOutside(options.entry.rip));
         }
@@ -243,9 +255,9 @@ impl Draft {
         check_console(image, console)?;
 
         settle(image, memory, image.mode == Mode::Preserve)?;
-        let pieces = Pieces::new(console);
+        let pieces = Pieces::new(console, detour);
         let mut outside = Outside { image, memory };
-        self.frames.take(&mut outside, pieces.size.div_ceil(PAGE_SIZE))?;
+        self.frames.take(&mut outside, pieces.size.div_ceil(PAGE_SIZE), detour)?;
         let live = self.frames.pin(&mut outside)?;
 
         let mut wanted = TransitionMap::new(mappings);
@@ -282,6 +294,9 @@ impl Draft {
         self.list = list.head;
 
         let Outside { image, memory } = outside;
+        if let Some(roots) = self.frames.roots {
+            write_roots(memory, map.root(), cpu.levels(), roots)?;
+        }
         let control =
             self.frames.control_block(&live, &pieces, machine, options, image.mode, list.head, map.root());
         self.frames.fill(memory, &live, &pieces, machine, options, &control)?;
@@ -294,6 +309,7 @@ impl Draft {
             manifest: self.manifest,
             map: self.map.take().ok_or(PrepareError::OutOfMemory)?,
             mode: image.mode,
+            peer,
             cpu: *cpu,
             entry: options.entry,
         };
@@ -377,23 +393,52 @@ pub(crate) struct Live {
     pub(crate) debug: VirtAddr,
 }
 
+const fn other(levels: Levels) -> Levels {
+    match levels {
+        Levels::Four => Levels::Five,
+        Levels::Five => Levels::Four,
+    }
+}
+
 impl ControlFrames {
-    fn take<M>(&mut self, outside: &mut Outside<'_, '_, M>, code_frames: u64) -> Result<(), PrepareError>
+    /// The address of the detour's table of that many levels; 0 without a detour.
+    fn root(&self, levels: Levels) -> u64 {
+        self.roots.map_or(0, |[four, five]| if levels == Levels::Four { four } else { five }.start().as_u64())
+    }
+
+    /// Takes the frames; below 4 GiB if the detour leads through them.
+    fn take<M>(
+        &mut self,
+        outside: &mut Outside<'_, '_, M>,
+        code_frames: u64,
+        detour: bool,
+    ) -> Result<(), PrepareError>
     where
         M: PhysMemory + FrameAllocator,
     {
-        let highest = PhysAddr::new(kexec_abi::PHYS_ADDR_LIMIT);
-        self.code = match code_frames {
-            1 => outside.allocate().ok_or(PrepareError::OutOfMemory)?,
-            frames => outside.allocate_run(frames, highest).ok_or(PrepareError::NoRun { frames })?,
+        let below = PhysAddr::new(if detour { 1 << 32 } else { kexec_abi::PHYS_ADDR_LIMIT });
+        let mut run = |frames| match frames {
+            1 if !detour => outside.allocate().ok_or(PrepareError::OutOfMemory),
+            frames => outside.allocate_run(frames, below).ok_or(PrepareError::NoRun { frames, below }),
         };
+        self.code = run(code_frames)?;
         self.code_frames = code_frames;
         for frame in [&mut self.control, &mut self.stack, &mut self.outgoing, &mut self.debug] {
-            *frame = outside.allocate().ok_or(PrepareError::OutOfMemory)?;
+            *frame = run(1)?;
             self.taken += 1;
-            outside.zero(*frame)?;
         }
-        Ok(())
+        if detour {
+            let four = run(1)?;
+            match run(1) {
+                Ok(five) => self.roots = Some([four, five]),
+                Err(error) => {
+                    outside.free(four);
+                    return Err(error);
+                }
+            }
+        }
+        let roots = self.roots.iter().flatten();
+        self.data().iter().chain(roots).try_for_each(|frame| outside.zero(*frame)).map_err(PrepareError::from)
     }
 
     fn pin<M: PhysMemory>(&self, memory: &mut M) -> Result<Live, Unreachable> {
@@ -437,6 +482,17 @@ impl ControlFrames {
             cr0: machine.cpu.transition_cr0(),
             cr3: root.start().as_u64(),
             cr4: machine.cpu.transition_cr4(),
+            detour: pieces.detour.map_or(0, |piece| piece.at(code, detour::label::SWITCH)),
+            peer_cr3: self.root(other(machine.cpu.levels())),
+            peer_cr4: machine.cpu.transition_cr4() ^ cr4::LA57,
+            low_cr3: self.root(machine.cpu.levels()),
+            dump32: pieces.detour.map_or(0, |piece| piece.at(code, detour::label::DUMP)),
+            fatal: pieces.exception.at(code, 0) - pieces.exception.code.offset(0) as u64
+                + pieces.exception.code.find("fatal").unwrap_or_default() as u64,
+            idt32r: Descriptor::new(
+                size_of::<[u64; 32]>() as u16 - 1,
+                self.control.start().as_u64() + ControlFrame::GATES as u64,
+            ),
             entry: crate::control::Registers {
                 rip: entry.rip.as_u64(),
                 rsp,
@@ -460,13 +516,14 @@ impl ControlFrames {
         control: &Control,
     ) -> Result<(), PrepareError> {
         let code = self.code.start();
-        let constants = Constants {
-            control: control.identity,
-            cr0: control.cr0,
-            cr3: control.cr3,
-            cr4: control.cr4,
-            efer: machine.cpu.efer,
+        // The map that a callee was entered with, and returns to.
+        let (cr3, cr4) = if control.detour == 0 {
+            (control.cr3, control.cr4)
+        } else {
+            (control.peer_cr3, control.peer_cr4)
         };
+        let constants =
+            Constants { control: control.identity, cr0: control.cr0, cr3, cr4, efer: machine.cpu.efer };
         for piece in pieces.iter() {
             write(memory, self.code, piece.offset, piece.code.bytes())?;
         }
@@ -480,7 +537,8 @@ impl ControlFrames {
             Some(Console { mmio: Some(_), .. }) | None => None,
             Some(console) => Some(console.config),
         };
-        write(memory, self.control, 0, ControlFrame::new(control, config, live_config).as_bytes())?;
+        let gates = pieces.detour.map(|piece| detour::gates(code.as_u64() + piece.offset));
+        write(memory, self.control, 0, ControlFrame::new(control, config, live_config, gates).as_bytes())?;
 
         let setup = DebugSetup {
             frame: VirtAddr::new(self.debug.start().as_u64()),
@@ -523,6 +581,27 @@ impl ControlFrames {
         write(memory, self.outgoing, 0, frame.as_bytes())?;
         Ok(())
     }
+}
+
+/// Makes the top-level tables of the detour: both have the first 128 TiB of the map at `root`, and nothing else of it.
+fn write_roots<M: PhysMemory>(
+    memory: &mut M,
+    root: Frame,
+    levels: Levels,
+    [four, five]: [Frame; 2],
+) -> Result<(), Unreachable> {
+    /// The flags of an entry that leads to a table; bits 52 and up stay clear (Linux eb2266312507).
+    const FLAGS: u64 = 0xfff;
+    let entry = memory.read_word(root, 0)?;
+    let top = match levels {
+        Levels::Four => root,
+        Levels::Five => Frame::containing(PhysAddr::new(entry)),
+    };
+    for index in 0..256 {
+        let word = memory.read_word(top, index)?;
+        memory.write_word(four, index, word)?;
+    }
+    memory.write_word(five, 0, four.start().as_u64() | entry & FLAGS)
 }
 
 /// Writes `bytes` to `offset` bytes after the start of a run of frames.

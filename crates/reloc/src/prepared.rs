@@ -1,7 +1,7 @@
 //! A prepared image: nothing is left to decide.
 
 use kexec_abi::list::{ENTRIES_PER_FRAME, Entry, Item};
-use kexec_abi::{EntryState, Frame, FrameAllocator, PAGE_SIZE, PhysAddr, PhysMemory, PhysRange};
+use kexec_abi::{EntryState, Frame, FrameAllocator, Levels, PAGE_SIZE, PhysAddr, PhysMemory, PhysRange};
 
 use crate::check::{CheckError, check};
 use crate::cpu::Cpu;
@@ -26,6 +26,8 @@ pub struct Prepared {
     pub(crate) manifest: Manifest,
     pub(crate) map: identmap::Map,
     pub(crate) mode: Mode,
+    /// The paging depth of the new kernel.
+    pub(crate) peer: Levels,
     pub(crate) cpu: Cpu,
     pub(crate) entry: EntryState,
 }
@@ -124,6 +126,8 @@ pub(crate) struct ControlFrames {
     pub(crate) stack: Frame,
     pub(crate) outgoing: Frame,
     pub(crate) debug: Frame,
+    /// With a detour, the top-level tables by which it leads: of 4 levels, and of 5. Below 4 GiB, as all but `outgoing` are then.
+    pub(crate) roots: Option<[Frame; 2]>,
     /// How many of the data frames have been taken, in the order in which they stand above.
     pub(crate) taken: usize,
 }
@@ -131,7 +135,16 @@ pub(crate) struct ControlFrames {
 impl Default for ControlFrames {
     fn default() -> Self {
         const NONE: Frame = Frame::containing(PhysAddr::new(0));
-        Self { code: NONE, code_frames: 0, control: NONE, stack: NONE, outgoing: NONE, debug: NONE, taken: 0 }
+        Self {
+            code: NONE,
+            code_frames: 0,
+            control: NONE,
+            stack: NONE,
+            outgoing: NONE,
+            debug: NONE,
+            roots: None,
+            taken: 0,
+        }
     }
 }
 
@@ -148,5 +161,6 @@ impl ControlFrames {
     pub(crate) fn free<M: FrameAllocator>(&self, memory: &mut M) {
         free_run(memory, self.code, self.code_frames);
         self.data().into_iter().take(self.taken).for_each(|frame| memory.free(frame));
+        self.roots.into_iter().flatten().for_each(|frame| memory.free(frame));
     }
 }

@@ -141,13 +141,28 @@ unsafe impl<M: PhysMemory + FrameAllocator> FrameAllocator for Outside<'_, '_, M
     }
 
     fn allocate_run(&mut self, count: u64, below: PhysAddr) -> Option<Frame> {
-        let first = self.memory.allocate_run(count, below)?;
-        let run = PhysRange::from_len(first.start(), count * kexec_abi::PAGE_SIZE)?;
-        if self.image.segments().iter().any(|segment| segment.destination.overlaps(&run)) {
-            run.frames().for_each(|frame| self.memory.free(frame));
-            return None;
+        loop {
+            let first = self.memory.allocate_run(count, below)?;
+            let run = PhysRange::from_len(first.start(), count * kexec_abi::PAGE_SIZE)?;
+            if !self.image.segments().iter().any(|segment| segment.destination.overlaps(&run)) {
+                return Some(first);
+            }
+            // Each turn puts a page of the image in place, so the same run does not come for ever.
+            for frame in run.frames() {
+                let source = match self.image.find(frame.start()) {
+                    Some(segment) => segment.sources.get(self.memory, segment.page_at(frame)),
+                    None => {
+                        self.memory.free(frame);
+                        continue;
+                    }
+                };
+                match source.map(|source| adopt(self.image, self.memory, frame, source)) {
+                    Ok(Ok(Some(freed))) => self.memory.free(freed),
+                    Ok(_) => {}
+                    Err(_) => self.memory.free(frame),
+                }
+            }
         }
-        Some(first)
     }
 }
 

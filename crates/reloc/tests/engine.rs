@@ -7,7 +7,7 @@ mod common;
 use common::walk;
 use kexec_abi::list::Entry;
 use kexec_abi::{Frame, PAGE_SIZE, PhysAddr};
-use reloc::ENGINE;
+use reloc::{DETOUR, ENGINE};
 
 #[test]
 fn the_engine_keeps_the_rules_of_page_code() {
@@ -16,10 +16,17 @@ fn the_engine_keeps_the_rules_of_page_code() {
 }
 
 #[test]
+fn the_detour_keeps_the_rules_of_page_code() {
+    let broken = page_code_check::broken_rules(&DETOUR, &["switch_levels"]);
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
 fn the_pieces_of_a_transition_fit_in_one_code_frame_with_a_console() {
     use kexec_exception::page_code::{DUMP, EXCEPTION};
-    let all = [&ENGINE, &EXCEPTION, &DUMP].map(|piece| piece.bytes().len().next_multiple_of(16));
-    assert!(all.iter().sum::<usize>() + 256 <= PAGE_SIZE as usize, "{all:?} and 256 bytes of console");
+    let all = [&ENGINE, &DETOUR, &EXCEPTION, &DUMP].map(|piece| piece.bytes().len().next_multiple_of(16));
+    // As much as serial8250's largest piece.
+    assert!(all.iter().sum::<usize>() + 96 <= PAGE_SIZE as usize, "{all:?} and 96 bytes of console");
 }
 
 /// Pages that a list can name, and the list.

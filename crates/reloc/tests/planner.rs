@@ -6,7 +6,7 @@ mod common;
 
 use common::{Order, Ram, enter_at, walk};
 use identmap::Mapping;
-use kexec_abi::{PAGE_SIZE, PhysAddr, PhysRange};
+use kexec_abi::{Levels, PAGE_SIZE, PhysAddr, PhysRange};
 use proptest::prelude::*;
 use reloc::{AddError, Image, Mode, PrepareError, Prepared, Segment, WriteError};
 
@@ -29,6 +29,7 @@ struct Case {
     mode: Mode,
     segments: Vec<Wanted>,
     used_by_kernel: Vec<u64>,
+    levels: Levels,
 }
 
 fn order() -> impl Strategy<Value = Order> {
@@ -54,8 +55,9 @@ fn wanted() -> impl Strategy<Value = Wanted> {
 fn case() -> impl Strategy<Value = Case> {
     let mode = prop_oneof![Just(Mode::Replace), Just(Mode::Preserve)];
     let used = proptest::collection::vec(0..FRAMES, 0..30);
-    (order(), any::<bool>(), mode, proptest::collection::vec(wanted(), 1..6), used).prop_map(
-        |(order, claims, mode, mut segments, used_by_kernel)| {
+    let levels = prop_oneof![Just(Levels::Four), Just(Levels::Five)];
+    (order(), any::<bool>(), mode, proptest::collection::vec(wanted(), 1..6), used, levels).prop_map(
+        |(order, claims, mode, mut segments, used_by_kernel, levels)| {
             let mut kept: Vec<Wanted> = Vec::new();
             for segment in segments.drain(..) {
                 if kept
@@ -65,7 +67,7 @@ fn case() -> impl Strategy<Value = Case> {
                     kept.push(segment);
                 }
             }
-            Case { order, claims, mode, segments: kept, used_by_kernel }
+            Case { order, claims, mode, segments: kept, used_by_kernel, levels }
         },
     )
 }
@@ -90,7 +92,9 @@ fn prepare(case: &Case, ram: &mut Ram) -> Result<Prepared, PrepareError> {
     }
     let entry = ram.frame(case.segments[0].first).start();
     let (machine, mut mappings) = (ram.machine(), [NO_MAPPING; 64]);
-    image.prepare(ram, &machine, &enter_at(entry), &mut mappings)
+    let mut options = enter_at(entry);
+    options.entry.levels = Some(case.levels);
+    image.prepare(ram, &machine, &options, &mut mappings)
 }
 
 /// What each segment has to hold, computed from the writes alone.
@@ -207,6 +211,7 @@ fn where_the_allocator_can_give_the_destination_nothing_is_left_to_move() {
         mode: Mode::Replace,
         segments: vec![Wanted { first: 40, pages: 30, writes: vec![(100, vec![7; 9000])] }],
         used_by_kernel: vec![],
+        levels: Levels::Four,
     };
     let mut ram = machine(&case);
     let prepared = prepare(&case, &mut ram).unwrap();
@@ -227,6 +232,7 @@ fn frames_that_come_from_a_destination_are_loaded_in_place() {
             writes: vec![(0, vec![1; 200 * PAGE_SIZE as usize])],
         }],
         used_by_kernel: vec![],
+        levels: Levels::Four,
     };
     let mut ram = machine(&case);
     let prepared = prepare(&case, &mut ram).unwrap();

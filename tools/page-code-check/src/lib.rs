@@ -11,12 +11,13 @@
 //! It cannot tell whether an address in a register is a good one, nor how deep the stack gets.
 
 use iced_x86::{
-    Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, OpKind, Register,
+    Code, CpuidFeature, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, OpKind,
+    Register,
 };
 use kexec_abi::page_code::{Mode, PageCode};
 
-/// Where the decoder is told that the piece lies: an address that no displacement reaches by accident.
-const BASE: u64 = 0x5a5a_0000_0000;
+/// Where the decoder is told that the piece lies: below 4 GiB, for 32-bit code, where no displacement reaches by accident.
+const BASE: u64 = 0x5a5a_0000;
 
 /// What breaks the rules in `piece`, a line each; `entries` are the labels that others jump to or call.
 #[must_use]
@@ -61,7 +62,6 @@ pub fn broken_rules(piece: &PageCode, entries: &[&str]) -> Vec<String> {
         }
         instructions.extend(decoded.into_iter().map(|instruction| (region.name, instruction)));
     }
-    // 32-bit code is decoded at the low half of its address.
     let targets: Vec<u64> = instructions.iter().map(|(_, instruction)| instruction.ip()).collect();
     let in_piece = |address: u64| (BASE..BASE + piece.used() as u64).contains(&address);
     let mut info = InstructionInfoFactory::new();
@@ -85,11 +85,15 @@ pub fn broken_rules(piece: &PageCode, entries: &[&str]) -> Vec<String> {
         if absolute && at.code_size() == iced_x86::CodeSize::Code64 {
             wrong("an absolute address");
         }
-        for used in info.info(at).used_registers() {
+        let x87 = at.cpuid_features().iter().any(|feature| {
+            matches!(feature, CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387)
+        });
+        let vector = info.info(at).used_registers().iter().any(|used| {
             let register = used.register();
-            if register.is_vector_register() || register.is_st() || register.is_mm() || register.is_k() {
-                wrong("a register that the engine does not save");
-            }
+            register.is_vector_register() || register.is_mm() || register.is_k()
+        });
+        if x87 || vector {
+            wrong("a register that the engine does not save");
         }
         // What follows the last instruction of the piece, or of a stretch of code, must not be run into.
         let falls_on = !matches!(

@@ -42,16 +42,16 @@ pub struct Ram {
 }
 
 impl Ram {
-    /// `frames` frames, at an address of the host's choosing.
+    /// `frames` frames below 4 GiB, where a detour can use them.
     pub fn new(frames: u64, order: Order) -> Self {
         let len = (frames * PAGE_SIZE) as usize;
-        // SAFETY: a new anonymous mapping, anywhere.
+        // SAFETY: a new anonymous mapping, wherever there is room.
         let base = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
                 len,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_32BIT,
                 -1,
                 0,
             )
@@ -155,7 +155,7 @@ impl Ram {
             cs: 8,
             giant_pages: true,
             phys_bits: 52,
-            la57: false,
+            la57: true,
         };
         Machine { cpu, firmware: &[], console: None, physical_memory: None }
     }
