@@ -59,6 +59,11 @@ impl Pieces {
         Self { engine, exception, dump, console, detour, size }
     }
 
+    /// Those that also run where they were linked.
+    pub(crate) fn linked(&self) -> impl Iterator<Item = Piece> + use<> {
+        [Some(self.engine), Some(self.exception), Some(self.dump), self.console].into_iter().flatten()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = Piece> + use<> {
         [Some(self.engine), Some(self.exception), Some(self.dump), self.console, self.detour]
             .into_iter()

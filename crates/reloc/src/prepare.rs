@@ -342,7 +342,7 @@ fn alias_text<M: PhysMemory>(
     pieces: &Pieces,
 ) -> Result<(), PrepareError> {
     let tables = Tables::new(Frame::containing(PhysAddr::new(cpu.cr3)), cpu.levels());
-    for piece in pieces.iter() {
+    for piece in pieces.linked() {
         let bytes = piece.code.bytes().as_ptr_range();
         let (first, last) = (bytes.start as u64 / PAGE_SIZE, (bytes.end as u64 - 1) / PAGE_SIZE);
         for page in first..=last {
