@@ -27,8 +27,9 @@ impl Frames {
     ///
     /// Called once. All that is in use lies in `in_use`, or is [reserved](Self::reserve) before the first frame is given.
     pub unsafe fn new(map: &[MemoryRegion], in_use: impl Iterator<Item = PhysRange>) -> Self {
+        let bits = &raw mut BITS;
         // SAFETY: this is called once, and nothing else names BITS.
-        let mut frames = Self { bits: unsafe { &mut *&raw mut BITS }, free: 0, first: 0 };
+        let mut frames = Self { bits: unsafe { &mut *bits }, free: 0, first: 0 };
         for region in map.iter().filter(|region| region.kind == MemoryKind::Usable) {
             // Whole frames only.
             let start = region.range.start.as_u64().next_multiple_of(PAGE_SIZE).max(LOW);
@@ -49,6 +50,11 @@ impl Frames {
     /// How many frames are free.
     pub fn free_count(&self) -> u64 {
         self.free
+    }
+
+    /// The same in MiB.
+    pub fn free_mib(&self) -> u64 {
+        (self.free * PAGE_SIZE) >> 20
     }
 
     fn is_free(&self, number: u64) -> bool {

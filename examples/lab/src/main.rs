@@ -36,8 +36,9 @@ impl Handler for Faults {
 }
 
 fn main(info: &'static mut BootInfo) -> ! {
+    let tables = &raw mut TABLES;
     // SAFETY: once, at CPL 0, with interrupts off, as the boot loader leaves them; nothing else names TABLES.
-    unsafe { (*&raw mut TABLES).install::<Faults>() };
+    unsafe { (*tables).install::<Faults>() };
     // SAFETY: once, and this kernel asked for that configuration.
     let mut boot = unsafe { Boot::new(info) };
     let mut line = [0; 1024];
