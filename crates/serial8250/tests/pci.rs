@@ -98,7 +98,8 @@ fn serial_functions_are_found_on_every_bus_and_in_multifunction_devices() {
     let mut machine = Machine::with(&[
         ((0, 0, 0), function(0x06_00_00, 0, 0, &[])),
         ((0, 3, 0), function(SERIAL, 0, IO, &[0xc001])),
-        // A device of one function, which answers for all eight.
+        // A device that says it has one function, and answers for more.
+        ((0, 4, 0), function(0x06_01_00, 0, 0, &[])),
         ((0, 4, 1), function(SERIAL, 0, IO, &[0xdead_0001])),
         ((0, 5, 0), function(0x02_00_00, 0x80, 0, &[])),
         ((0, 5, 6), function(0x07_00_00, 0, 0, &[])),
