@@ -53,8 +53,9 @@ pub(crate) const fn leaf(attributes: Attributes, nx: bool, encryption: Encryptio
 pub(crate) const fn sized(leaf: u64, size: LeafSize) -> u64 {
     match size {
         LeafSize::Size4KiB => leaf,
+        // PS lies where the smallest leaf has PAT.
         LeafSize::Size2MiB | LeafSize::Size1GiB => {
-            (leaf & !PAT_4KIB) | PS | if leaf & PAT_4KIB != 0 { PAT_LARGE } else { 0 }
+            leaf | PS | if leaf & PAT_4KIB != 0 { PAT_LARGE } else { 0 }
         }
     }
 }

@@ -23,6 +23,10 @@ fn a_conflict_names_both_ranges() {
     // Behind one that agrees and does not reach as far.
     let inner = Mapping::identity(range(0x2000, 0x3000), Attributes::RWX);
     assert_eq!(refused(&[RAM, inner, device], Options::default()), Error::Conflict(RAM, device));
+    // Behind two that agree, of which the second reaches further.
+    let further = Mapping::identity(range(0x3000, 0x8000), Attributes::RWX);
+    let behind = Mapping::identity(range(0x7000, 0x9000), Attributes::RX);
+    assert_eq!(refused(&[RAM, further, behind], Options::default()), Error::Conflict(further, behind));
     // The same attributes for other memory.
     let alias = Mapping::alias(VirtAddr::new(0x4000), range(0x8000, 0x9000), Attributes::RWX);
     assert_eq!(refused(&[alias, RAM], Options::default()), Error::Conflict(RAM, alias));

@@ -11,9 +11,12 @@ use std::ptr::NonNull;
 use kexec_abi::memory::Words;
 use kexec_abi::{Frame, FrameAllocator, PhysAddr, PhysMemory, Unreachable, VirtAddr};
 
+#[repr(C, align(4096))]
+struct Page(UnsafeCell<Words>);
+
 /// Frames anywhere in physical memory, full of garbage when they are given out.
 pub struct Machine {
-    frames: BTreeMap<Frame, Box<UnsafeCell<Words>>>,
+    frames: BTreeMap<Frame, Box<Page>>,
     /// Frames to give out, the last first.
     pub free: Vec<Frame>,
     pub given: BTreeSet<Frame>,
@@ -46,18 +49,18 @@ impl Machine {
 
     /// Puts a frame with these words there.
     pub fn put(&mut self, frame: Frame, words: Words) {
-        self.frames.insert(frame, Box::new(UnsafeCell::new(words)));
+        self.frames.insert(frame, Box::new(Page(UnsafeCell::new(words))));
     }
 
     /// The bytes of a frame that was given out or put there.
     pub fn bytes(&self, frame: Frame) -> Option<[u8; 4096]> {
-        let cell = self.frames.get(&frame)?;
+        let page = self.frames.get(&frame)?;
         // SAFETY: no call of `with_frame` is under way, since no test reads in one; any bytes are a `[u8; 4096]`.
-        Some(unsafe { cell.get().cast::<[u8; 4096]>().read() })
+        Some(unsafe { page.0.get().cast::<[u8; 4096]>().read() })
     }
 }
 
-// SAFETY: each frame is a box of its own, 4 KiB of words; alignment to 8 is what the words need.
+// SAFETY: each frame is a box of its own, aligned; its cell allows the writing.
 unsafe impl PhysMemory for Machine {
     fn with_frame<R>(&self, frame: Frame, f: impl FnOnce(NonNull<Words>) -> R) -> Result<R, Unreachable> {
         let visit = self.visits.get();
@@ -65,8 +68,8 @@ unsafe impl PhysMemory for Machine {
         if self.failing_visit.get() == Some(visit) || self.unreachable.contains(&frame) {
             return Err(Unreachable(frame));
         }
-        let cell = self.frames.get(&frame).ok_or(Unreachable(frame))?;
-        Ok(f(NonNull::new(cell.get()).unwrap()))
+        let page = self.frames.get(&frame).ok_or(Unreachable(frame))?;
+        Ok(f(NonNull::new(page.0.get()).unwrap()))
     }
 
     fn pin(&mut self, frame: Frame) -> Result<VirtAddr, Unreachable> {
