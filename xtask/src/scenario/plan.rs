@@ -6,7 +6,7 @@ use super::{Linux, Scenario};
 use crate::qemu::Machine;
 
 /// The pieces of page code, and the most bytes that each may have.
-const PIECES: &[(&str, u64)] = &[("ENGINE", 1024), ("EXCEPTION", 896), ("DUMP", 1280), ("PIO", 64)];
+const PIECES: &[(&str, u64)] = &[("ENGINE", 1136), ("EXCEPTION", 896), ("DUMP", 1152), ("PIO", 64)];
 
 /// Frames of page code: the pieces together fit one.
 const CODE_FRAMES: usize = 1;
