@@ -87,13 +87,15 @@ proptest! {
         intervals in intervals(),
         giant_pages in any::<bool>(),
         five in any::<bool>(),
+        priorities in prop::collection::vec(0..Mapping::PRIORITIES, 7),
     ) {
         let levels = if five { Levels::Five } else { Levels::Four };
         let mut mappings: Vec<Mapping> = intervals
             .iter()
-            .map(|Interval { first, end, frame, attributes }| {
+            .zip(priorities)
+            .map(|(Interval { first, end, frame, attributes }, priority)| {
                 let range = PhysRange::new(PhysAddr::new(frame << 12), PhysAddr::new((frame + end - first) << 12));
-                Mapping::alias(VirtAddr::new(first << 12), range, *attributes)
+                Mapping::alias(VirtAddr::new(first << 12), range, *attributes).with_priority(priority)
             })
             .collect();
         let options = Options { levels, giant_pages, ..Options::default() };
