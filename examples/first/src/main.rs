@@ -10,7 +10,7 @@ use hobby::acpi::rsdp_range;
 use hobby::boot::{self, Boot};
 use hobby::{Bundle, Console, Failure, exit};
 use identmap::{Attributes, Mapping};
-use kexec_abi::{EntryState, Levels, PAGE_SIZE, PHYS_ADDR_LIMIT, PhysAddr, PhysRange};
+use kexec_abi::{EntryState, Levels, PHYS_ADDR_LIMIT, PhysAddr, PhysRange};
 use kexec_payload::{Addresses, BzImage, Elf64, Parameters, Request, Sink, place};
 use reloc::{Cpu, FillError, Image, Machine, Mode, Options, Segment};
 use serial8250::{Config, STATUS_READS};
@@ -23,8 +23,8 @@ entry_point!(main, config = &boot::CONFIG);
 fn main(info: &'static mut BootInfo) -> ! {
     // SAFETY: once, and this kernel asked for that configuration.
     let mut boot = unsafe { Boot::new(info) };
-    let free = boot.memory.frames.free_count();
-    writeln!(CONSOLE, "a kernel started by `bootloader`, {} MiB of memory free", free * PAGE_SIZE >> 20);
+    let free = boot.memory.frames.free_mib();
+    writeln!(CONSOLE, "a kernel started by `bootloader`, {free} MiB of memory free");
     match replace(&mut boot) {
         Ok(never) => match never {},
         Err(failure) => writeln!(CONSOLE, "not replaced: {failure}"),
@@ -71,7 +71,7 @@ fn replace(boot: &mut Boot) -> Result<Infallible, Failure> {
 
     let counts = prepared.counts();
     let (moved, in_place, zero) = (counts.moved, counts.in_place, counts.zero);
-    writeln!(CONSOLE, "{moved} pages to move, {in_place} in place already, {zero} to fill with zeros");
+    writeln!(CONSOLE, "pages to move: {moved}, in place already: {in_place}, to fill with zeros: {zero}");
     writeln!(CONSOLE, "over to {}", entry.rip);
     interrupts::disable();
     // SAFETY: interrupts are off, and so are the devices, which the firmware left and nobody started since; one processor

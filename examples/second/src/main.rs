@@ -11,7 +11,7 @@ use hobby::acpi::rsdp_range;
 use hobby::{Bundle, Console, Failure, Memory, MemoryMap, exit};
 use identmap::{Attributes, Mapping};
 use kexec_abi::boot_params::BootParams;
-use kexec_abi::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
+use kexec_abi::{PhysAddr, PhysRange, VirtAddr};
 use kexec_exception::{Handler, Tables, TrapFrame};
 use kexec_payload::{BzImage, Parameters};
 use reloc::{Cpu, Image, Machine, Mode, Options, Segment};
@@ -58,8 +58,9 @@ impl Handler for Faults {
 }
 
 extern "sysv64" fn main(boot_params: &'static BootParams) -> ! {
+    let tables = &raw mut TABLES;
     // SAFETY: once, at CPL 0, with interrupts off, as a kexec leaves them; nothing else names TABLES.
-    unsafe { (*&raw mut TABLES).install::<Faults>() };
+    unsafe { (*tables).install::<Faults>() };
     match replace(boot_params) {
         Ok(never) => match never {},
         Err(failure) => writeln!(CONSOLE, "not replaced: {failure}"),
@@ -85,7 +86,7 @@ fn replace(boot_params: &'static BootParams) -> Result<Infallible, Failure> {
     let archive =
         unsafe { core::slice::from_raw_parts(ramdisk.start.as_u64() as *const u8, ramdisk.len() as usize) };
     let bundle = Bundle { archive };
-    let free = memory.frames.free_count() * PAGE_SIZE >> 20;
+    let free = memory.frames.free_mib();
     writeln!(CONSOLE, "a kernel started by a kernel, at {}, {free} MiB of memory free", own_image());
 
     let (kernel, initrd) = (bundle.file("vmlinuz")?, bundle.file("initrd")?);
@@ -120,7 +121,7 @@ fn replace(boot_params: &'static BootParams) -> Result<Infallible, Failure> {
 
     let counts = prepared.counts();
     let (moved, in_place, zero) = (counts.moved, counts.in_place, counts.zero);
-    writeln!(CONSOLE, "{moved} pages to move, {in_place} in place already, {zero} to fill with zeros");
+    writeln!(CONSOLE, "pages to move: {moved}, in place already: {in_place}, to fill with zeros: {zero}");
     writeln!(CONSOLE, "over to {}", entry.rip);
     interrupts::disable();
     // SAFETY: interrupts are off, no device was started, one processor runs; the image's memory is the image's alone, and

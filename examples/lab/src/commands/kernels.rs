@@ -4,7 +4,7 @@ use core::convert::Infallible;
 
 use hobby::boot::Boot;
 use hobby::{Failure, Memory};
-use kexec_abi::{FrameAllocator, PhysMemory};
+use kexec_abi::{FrameAllocator, PhysAddr, PhysMemory};
 use reloc::{Mode, Options, Prepared};
 use x86_64::instructions::interrupts;
 
@@ -33,12 +33,13 @@ pub fn linux_scattered(boot: &mut Boot, command_line: &str) {
     go(prepared)
 }
 
-/// `second`: to the bundle's second kernel.
-pub fn second(boot: &mut Boot, _: &str) {
+/// `second [ADDRESS]`: to the bundle's second kernel, which is to stand at the address, in hexadecimal, or where there is room.
+pub fn second(boot: &mut Boot, address: &str) {
     let (around, memory, bundle) = split(boot);
+    let at = u64::from_str_radix(address.trim_start_matches("0x"), 16).ok().map(PhysAddr::new);
     let prepared = bundle.file("second").and_then(|kernel| {
         around.prepare(memory, Mode::Replace, Options::new, |parameters, image| {
-            load_elf(kernel, bundle.archive, None, parameters, image)
+            load_elf(kernel, bundle.archive, at, parameters, image)
         })
     });
     go(prepared)
