@@ -1,6 +1,7 @@
 //! `cargo xtask demo [NAME]`: one scenario, shown live. A file each, below; a demo is what its `scenario()` gives.
 
 mod chain;
+mod fault;
 mod linux;
 
 use std::process::ExitCode;
@@ -29,6 +30,8 @@ enum Demo {
     Chain(chain::Args),
     /// From a Rust kernel into any Linux
     Linux(linux::Args),
+    /// An exception on the way, its dump, and the dump explained
+    Fault(fault::Args),
 }
 
 impl Demo {
@@ -36,6 +39,7 @@ impl Demo {
         match self {
             Demo::Chain(args) => args.scenario(),
             Demo::Linux(args) => args.scenario(),
+            Demo::Fault(args) => args.scenario(),
         }
     }
 }

@@ -110,7 +110,7 @@ fn speaker(line: &str) -> Option<&str> {
         return Some("linux");
     }
     let (name, _) = line.split_once(": ")?;
-    let known = matches!(name, "first" | "second" | "lab" | "init" | "peer");
+    let known = matches!(name, "first" | "second" | "lab" | "init" | "peer" | "exceptions");
     known.then_some(name)
 }
 

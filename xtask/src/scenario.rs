@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod chain;
+mod fault;
 mod judge;
 mod linux;
 mod plan;
@@ -25,6 +26,7 @@ use crate::qemu::{End, Event, Machine, Start, Vm};
 use judge::{Action, Judge};
 
 pub(crate) use chain::chain;
+pub(crate) use fault::{Place, cause_of, fault};
 pub(crate) use linux::{Linux, linux};
 
 /// Every scenario of the test command.
@@ -35,6 +37,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         linux::scenarios(),
         bad_input::scenarios(),
         plan::scenarios(),
+        fault::scenarios(),
     ]
     .into_iter()
     .flatten()

@@ -8,7 +8,7 @@ use core::panic::PanicInfo;
 use bootloader_api::{BootInfo, entry_point};
 use hobby::acpi::rsdp_range;
 use hobby::boot::{self, Boot};
-use hobby::{Bundle, Console, Failure, exit};
+use hobby::{Bundle, Console, Failure, exit, image};
 use identmap::{Attributes, Mapping};
 use kexec_abi::{EntryState, Levels, PHYS_ADDR_LIMIT, PhysAddr, PhysRange};
 use kexec_payload::{Addresses, BzImage, Elf64, Parameters, Request, Sink, place};
@@ -25,6 +25,7 @@ fn main(info: &'static mut BootInfo) -> ! {
     let mut boot = unsafe { Boot::new(info) };
     let free = boot.memory.frames.free_mib();
     writeln!(CONSOLE, "a kernel started by `bootloader`, {free} MiB of memory free");
+    writeln!(CONSOLE, "image base {}", image::base());
     match replace(&mut boot) {
         Ok(never) => match never {},
         Err(failure) => writeln!(CONSOLE, "not replaced: {failure}"),

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use kexec_abi::Unreachable;
 use kexec_payload::{BzImageError, ElfError, LoadError, Part, PlaceError, Request};
 use reloc::{AddError, FillError, PrepareError, Refused, WriteError};
 
@@ -22,6 +23,8 @@ pub enum Failure {
     Write(WriteError),
     /// The image could not be prepared.
     Prepare(PrepareError),
+    /// A frame cannot be reached.
+    Unreachable(Unreachable),
     /// The jump was refused.
     Refused(Refused),
 }
@@ -43,6 +46,7 @@ impl fmt::Display for Failure {
             Self::Add(error) => error.fmt(f),
             Self::Write(error) => error.fmt(f),
             Self::Prepare(error) => error.fmt(f),
+            Self::Unreachable(error) => error.fmt(f),
             Self::Refused(error) => error.fmt(f),
         }
     }
@@ -65,5 +69,6 @@ from! {
     AddError => Add,
     WriteError => Write,
     PrepareError => Prepare,
+    Unreachable => Unreachable,
     Refused => Refused,
 }

@@ -10,7 +10,9 @@ pub mod bundle;
 pub mod console;
 pub mod exit;
 pub mod failure;
+pub mod fault;
 pub mod frames;
+pub mod image;
 pub mod memory;
 pub mod memory_map;
 

@@ -1,6 +1,7 @@
 //! The commands, a file a family.
 
 mod bad;
+mod fault;
 mod kernels;
 mod machine;
 mod plan;
@@ -14,8 +15,12 @@ type Command = fn(&mut Boot, &str);
 
 const COMMANDS: &[(&str, Command)] = &[
     ("bad", bad::bad),
+    ("breakpoints", fault::breakpoints),
+    ("breakpoints-and-back", fault::breakpoints_and_back),
+    ("damage", fault::damage),
     ("echo", machine::echo),
     ("exit", machine::exit),
+    ("fault", fault::fault),
     ("halt", machine::halt),
     ("linux", kernels::linux),
     ("linux-moved", kernels::linux_moved),
@@ -24,6 +29,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("poweroff", machine::power_off),
     ("reset", machine::reset),
     ("second", kernels::second),
+    ("single-step", fault::single_step),
     ("spin", machine::spin),
 ];
 

@@ -3,10 +3,11 @@
 use hobby::acpi::rsdp_range;
 use hobby::{Failure, MemoryMap};
 use identmap::{Attributes, Mapping};
-use kexec_abi::{EntryState, FrameAllocator, PHYS_ADDR_LIMIT, PhysAddr, PhysMemory, PhysRange, VirtAddr};
+use kexec_abi::{
+    Console, EntryState, FrameAllocator, PHYS_ADDR_LIMIT, PhysAddr, PhysMemory, PhysRange, VirtAddr,
+};
 use kexec_payload::{Addresses, BzImage, Elf64, Parameters, ReadAt, Request, Sink, place};
 use reloc::{Cpu, FillError, Filling, Image, Machine, Mode, Options, Prepared, Segment};
-use serial8250::{Config, STATUS_READS};
 
 /// What there is beside memory to take frames from.
 #[derive(Clone, Copy)]
@@ -14,6 +15,8 @@ pub struct Around<'a> {
     pub memory_map: &'a MemoryMap,
     pub rsdp: Option<PhysAddr>,
     pub offset: VirtAddr,
+    /// Where dumps go.
+    pub console: Option<Console>,
 }
 
 impl Around<'_> {
@@ -44,7 +47,7 @@ impl Around<'_> {
             // SAFETY: a kernel runs at CPL 0 in 64-bit mode.
             cpu: unsafe { Cpu::read() },
             firmware: rsdp.as_slice(),
-            console: Some(Config::COM1.console(STATUS_READS, None)),
+            console: self.console,
             physical_memory: Some(self.offset),
         };
         let mut mappings = [Mapping::identity(PhysRange::default(), Attributes::RW); 256];

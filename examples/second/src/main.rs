@@ -3,6 +3,8 @@
 #![no_std]
 #![no_main]
 
+mod fault;
+
 use core::arch::naked_asm;
 use core::convert::Infallible;
 use core::panic::PanicInfo;
@@ -58,6 +60,7 @@ impl Handler for Faults {
 }
 
 extern "sysv64" fn main(boot_params: &'static BootParams) -> ! {
+    fault::on_purpose(boot_params);
     let tables = &raw mut TABLES;
     // SAFETY: once, at CPL 0, with interrupts off, as a kexec leaves them; nothing else names TABLES.
     unsafe { (*tables).install::<Faults>() };
@@ -88,6 +91,7 @@ fn replace(boot_params: &'static BootParams) -> Result<Infallible, Failure> {
     let bundle = Bundle { archive };
     let free = memory.frames.free_mib();
     writeln!(CONSOLE, "a kernel started by a kernel, at {}, {free} MiB of memory free", own_image());
+    writeln!(CONSOLE, "image base {}", own_image().start);
 
     let (kernel, initrd) = (bundle.file("vmlinuz")?, bundle.file("initrd")?);
     writeln!(CONSOLE, "Linux: {} KiB of bzImage, {} KiB of initrd", kernel.len() >> 10, initrd.len() >> 10);

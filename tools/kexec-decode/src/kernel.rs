@@ -132,18 +132,21 @@ impl Kernel {
     }
 
     /// Sets the bias of a kernel for which it is not known yet, from what is shown: by a line of the log `NAME: image base 0x…`,
-    /// where NAME is that of the kernel's file (or the only one of its kind); by a plan that enters the kernel in one of
-    /// its segments; by the bytes at some RIP, where they occur just once in the text, at the same place in a page.
+    /// where NAME is that of the kernel's file; by a plan that enters the kernel in one of its segments; by such a line that
+    /// is the only one, whatever its name; by the bytes at some RIP, where they occur just once in the text, at the same place
+    /// in a page.
     pub fn find_bias(&mut self, log: &[u8], plans: &[Plan], code: &[(u64, Vec<u8>)]) {
         if self.bias().is_none() {
             self.bias = self
-                .printed_bias(log)
+                .printed_bias(log, true)
                 .or_else(|| plans.iter().rev().find_map(|plan| self.planned_bias(plan)))
+                .or_else(|| self.printed_bias(log, false))
                 .or_else(|| code.iter().find_map(|(rip, code)| self.bias_of(*rip, code)));
         }
     }
 
-    fn printed_bias(&self, log: &[u8]) -> Option<u64> {
+    /// From a line with this kernel's name, or from the only line.
+    fn printed_bias(&self, log: &[u8], by_name: bool) -> Option<u64> {
         let mut bases: Vec<(String, u64)> = String::from_utf8_lossy(log)
             .lines()
             .filter_map(|line| {
@@ -157,6 +160,7 @@ impl Kernel {
         let named = bases.iter().rev().find(|(name, _)| *name == self.name || Some(name) == stem.as_ref());
         let base = match named {
             Some((_, base)) => *base,
+            None if by_name => return None,
             None => {
                 bases.dedup_by_key(|(_, base)| *base);
                 let [(_, base)] = bases[..] else { return None };

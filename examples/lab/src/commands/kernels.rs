@@ -6,6 +6,7 @@ use hobby::boot::Boot;
 use hobby::{Failure, Memory};
 use kexec_abi::{FrameAllocator, PhysAddr, PhysMemory};
 use reloc::{Mode, Options, Prepared};
+use serial8250::{Config, STATUS_READS};
 use x86_64::instructions::interrupts;
 
 use crate::CONSOLE;
@@ -48,7 +49,8 @@ pub fn second(boot: &mut Boot, address: &str) {
 /// The parts of a machine, memory apart.
 pub fn split(boot: &mut Boot) -> (Around<'_>, &mut Memory, hobby::Bundle) {
     let Boot { memory_map, memory, bundle, rsdp } = boot;
-    (Around { memory_map, rsdp: *rsdp, offset: memory.offset }, memory, *bundle)
+    let console = Some(Config::COM1.console(STATUS_READS, None));
+    (Around { memory_map, rsdp: *rsdp, offset: memory.offset, console }, memory, *bundle)
 }
 
 /// The bundle's Linux, ready to go.
