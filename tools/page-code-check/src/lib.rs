@@ -1,5 +1,5 @@
 //! Reads a piece of page code instruction by instruction, and names each one that breaks the
-//! [rules of page code](kexec_abi::page_code). For the tests of the crate that declares the piece.
+//! [rules of page code](mod@kexec_abi::page_code). For the tests of the crate that declares the piece.
 //!
 //! ```no_run
 //! # fn check(piece: &kexec_abi::PageCode) {
