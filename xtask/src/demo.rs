@@ -3,6 +3,7 @@
 mod chain;
 mod fault;
 mod linux;
+mod return_;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,8 @@ enum Demo {
     Chain(chain::Args),
     /// From a Rust kernel into any Linux
     Linux(linux::Args),
+    /// There and back: a peer that returns
+    Return(return_::Args),
     /// An exception on the way, its dump, and the dump explained
     Fault(fault::Args),
 }
@@ -39,6 +42,7 @@ impl Demo {
         match self {
             Demo::Chain(args) => args.scenario(),
             Demo::Linux(args) => args.scenario(),
+            Demo::Return(args) => args.scenario(),
             Demo::Fault(args) => args.scenario(),
         }
     }

@@ -8,6 +8,7 @@ mod fault;
 mod judge;
 mod linux;
 mod plan;
+mod return_;
 mod runner;
 
 use std::fs;
@@ -28,6 +29,7 @@ use judge::{Action, Judge};
 pub(crate) use chain::chain;
 pub(crate) use fault::{Place, cause_of, fault};
 pub(crate) use linux::{Linux, linux};
+pub(crate) use return_::rounds;
 
 /// Every scenario of the test command.
 pub(crate) fn all() -> Vec<Scenario> {
@@ -37,6 +39,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         linux::scenarios(),
         bad_input::scenarios(),
         plan::scenarios(),
+        return_::scenarios(),
         fault::scenarios(),
     ]
     .into_iter()

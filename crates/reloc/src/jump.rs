@@ -249,14 +249,23 @@ unsafe fn save(now: &Cpu, control: VirtAddr) -> Result<Saved, Refused> {
         tr,
         ldtr,
         cs: now.cs,
-        ss: SS::get_reg().0,
-        ds: DS::get_reg().0,
-        es: ES::get_reg().0,
-        fs: FS::get_reg().0,
-        gs: GS::get_reg().0,
+        ss: loadable(SS::get_reg().0),
+        ds: loadable(DS::get_reg().0),
+        es: loadable(ES::get_reg().0),
+        fs: loadable(FS::get_reg().0),
+        gs: loadable(GS::get_reg().0),
         msr_count,
         msrs,
     })
+}
+
+/// The selector of a data segment as it can be loaded again: null where it was left over from a GDT that is gone, which a
+/// kernel that does not use the segment never notices.
+fn loadable(selector: u16) -> u16 {
+    let readable: u8;
+    // SAFETY: VERR asks whether the segment could be loaded and read (SDM Vol. 2), and changes ZF alone.
+    unsafe { asm!("verr {0:x}", "setz {1}", in(reg) selector, out(reg_byte) readable, options(nostack)) };
+    if readable != 0 { selector } else { 0 }
 }
 
 /// A 64-bit code segment of DPL 0, accessed.

@@ -8,6 +8,8 @@ mod plan;
 
 use hobby::boot::Boot;
 
+pub use kernels::split;
+
 use crate::CONSOLE;
 
 /// What a command is given: the machine, and the line after the command's name.
@@ -28,6 +30,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("plan", plan::plan),
     ("poweroff", machine::power_off),
     ("reset", machine::reset),
+    ("return", crate::return_::run),
     ("second", kernels::second),
     ("single-step", fault::single_step),
     ("spin", machine::spin),

@@ -9,6 +9,7 @@ mod altered;
 mod commands;
 mod input;
 mod memory;
+mod return_;
 mod transition;
 
 use core::panic::PanicInfo;
