@@ -32,7 +32,7 @@ const CALLEE: u64 = 3;
 
 /// How often the test kernel asks for NMIs, how many it gets each time, and those that the transition has to handle: some come in
 /// the kernel, and pending ones coalesce.
-const NMI_REQUESTS: usize = 700;
+const NMI_REQUESTS: usize = 1200;
 const NMIS: usize = 4;
 const NMIS_HANDLED: u64 = 1000;
 
