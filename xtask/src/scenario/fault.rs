@@ -312,13 +312,14 @@ fn source_line(report: &str, cause: &str) -> Result<String> {
 /// Something bad in what was prepared, and what it comes to: name, vector, error code, CR2, phase, what the decoder says.
 type Damage = (&'static str, u64, Option<u64>, Option<u64>, u64, &'static str);
 
-const NOWHERE: u64 = 1 << 39;
+/// Where there is no memory, as the test kernel has it.
+const NOWHERE: u64 = 1 << 42;
 
 const DAMAGE: &[Damage] = &[
     ("list-source", 14, Some(0), Some(NOWHERE), 3, "SOURCE: "),
     ("list-destination", 14, Some(2), Some(NOWHERE), 3, "SOURCE: "),
     ("list-over-code", 14, Some(3), None, 3, "the PTE is read-only"),
-    ("list-link", 14, Some(0), Some(NOWHERE), 3, "INDIRECTION: the list goes on at 0x8000000000"),
+    ("list-link", 14, Some(0), Some(NOWHERE), 3, "INDIRECTION: the list goes on at 0x40000000000"),
     ("entry-unmapped", 14, Some(0x10), Some(NOWHERE), 4, "CR2 is RIP"),
     ("entry-non-canonical", 13, Some(0), None, 4, "phase leave"),
 ];

@@ -134,8 +134,10 @@ pub fn breakpoints_and_back(boot: &mut Boot, _: &str) {
 pub fn single_step(boot: &mut Boot, _: &str) {
     let (around, memory, _) = split(boot);
     let options = |entry| Options { single_step: true, ..Options::new(entry) };
-    // Loaded in place: where nothing is moved there are few boundaries.
-    go(small_kernel(&around, memory, Mode::Replace, options, &[code::region("done")]), memory)
+    // Loaded in place, so that nothing is moved, and with a short list: there are few boundaries then.
+    let prepared = small_kernel(&around, memory, Mode::Replace, options, &[code::region("done")]);
+    let prepared = prepared.and_then(|prepared| damage::shorten(memory, &prepared).map(|()| prepared));
+    go(prepared, memory)
 }
 
 fn named(phase: &str) -> Breakpoints {

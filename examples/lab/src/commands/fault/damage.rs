@@ -7,8 +7,8 @@ use kexec_abi::page_code::Region;
 use kexec_abi::{Frame, PAGE_SIZE, PhysAddr, PhysMemory, VirtAddr};
 use reloc::{Cpu, ENGINE, Prepared};
 
-/// No RAM and no device of the virtual machine: 512 GiB. It fits an entry of the list, and nothing maps it.
-const NOWHERE: Frame = Frame::containing(PhysAddr::new(1 << 39));
+/// No RAM and no device of the virtual machine: 4 TiB. It fits an entry of the list, and nothing maps it.
+const NOWHERE: Frame = Frame::containing(PhysAddr::new(1 << 42));
 
 /// The slot of a top-level table that belongs to 0x7f80_0000_0000 with 4 levels: the last of the lower half.
 const TOP_SLOT: usize = 255;
@@ -102,4 +102,15 @@ fn entry<M: PhysMemory>(
         }
     }
     Err(Failure::Missing("entry of that kind"))
+}
+
+/// Ends the list at the first of the entries that fill up its frame.
+pub fn shorten<M: PhysMemory>(memory: &mut M, prepared: &Prepared) -> Result<(), Failure> {
+    let Item::Indirection(frame) = prepared.head().decode() else { return Err(Failure::Missing("list")) };
+    for index in 0..ENTRIES_PER_FRAME {
+        if memory.read_word(frame, index)? == 0 {
+            return Ok(memory.write_word(frame, index, Entry::DONE.as_u64())?);
+        }
+    }
+    Err(Failure::Missing("end of the list"))
 }
