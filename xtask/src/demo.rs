@@ -3,6 +3,7 @@
 mod chain;
 mod fault;
 mod linux;
+mod map;
 mod return_;
 
 use std::process::ExitCode;
@@ -35,6 +36,8 @@ enum Demo {
     Return(return_::Args),
     /// An exception on the way, its dump, and the dump explained
     Fault(fault::Args),
+    /// The identity map of a transition, printed and drawn
+    Map(map::Args),
 }
 
 impl Demo {
@@ -44,6 +47,7 @@ impl Demo {
             Demo::Linux(args) => args.scenario(),
             Demo::Return(args) => args.scenario(),
             Demo::Fault(args) => args.scenario(),
+            Demo::Map(args) => args.scenario(),
         }
     }
 }

@@ -13,6 +13,7 @@ mod disk;
 mod dump;
 mod initrd;
 mod log;
+mod map;
 mod paths;
 mod qemu;
 mod qmp;

@@ -5,6 +5,7 @@
 mod bad_input;
 mod chain;
 mod fault;
+mod identmap;
 mod judge;
 mod linux;
 mod plan;
@@ -28,6 +29,7 @@ use judge::{Action, Judge};
 
 pub(crate) use chain::chain;
 pub(crate) use fault::{Place, cause_of, fault};
+pub(crate) use identmap::transition_map;
 pub(crate) use linux::{Linux, linux};
 pub(crate) use return_::rounds;
 
@@ -41,6 +43,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         plan::scenarios(),
         return_::scenarios(),
         fault::scenarios(),
+        identmap::scenarios(),
     ]
     .into_iter()
     .flatten()

@@ -2,8 +2,10 @@
 
 mod bad;
 mod fault;
+mod identmap;
 mod kernels;
 mod machine;
+mod map;
 mod plan;
 
 use hobby::boot::Boot;
@@ -24,9 +26,12 @@ const COMMANDS: &[(&str, Command)] = &[
     ("exit", machine::exit),
     ("fault", fault::fault),
     ("halt", machine::halt),
+    ("identmap", identmap::identmap),
     ("linux", kernels::linux),
     ("linux-moved", kernels::linux_moved),
     ("linux-scattered", kernels::linux_scattered),
+    ("map", map::map),
+    ("map-moved", map::map_moved),
     ("plan", plan::plan),
     ("poweroff", machine::power_off),
     ("reset", machine::reset),
