@@ -7,7 +7,7 @@ use bitflags::bitflags;
 use crate::vector::Vector;
 
 bitflags! {
-    /// The error code of a page fault: Intel SDM volume 3, 4.7; AMD APM volume 2, 8.4.2.
+    /// The error code of a page fault: Intel SDM volume 3, 5.7; AMD APM volume 2, 8.4.2.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     #[repr(transparent)]
     pub struct PageFaultErrorCode: u64 {
@@ -71,7 +71,7 @@ pub enum DescriptorTable {
     Ldt,
 }
 
-/// The error code of #TS, #NP, #SS and #GP: Intel SDM volume 3, 6.13. Zero names nothing.
+/// The error code of #TS, #NP, #SS and #GP: Intel SDM volume 3, 7.13. Zero names nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct SelectorErrorCode(pub u64);
@@ -117,7 +117,7 @@ impl fmt::Display for SelectorErrorCode {
     }
 }
 
-/// The error code of #CP: Intel SDM volume 3, 6.15.
+/// The error code of #CP: Intel SDM volume 3, 7.15.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct ControlProtectionErrorCode(pub u64);

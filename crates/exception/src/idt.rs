@@ -10,7 +10,7 @@ use x86_64::{VirtAddr, instructions::tables, structures::DescriptorTablePointer}
 use crate::entry::{self, Handler};
 use crate::vector::Vector;
 
-/// An interrupt gate: Intel SDM volume 3, 6.14.1. Interrupts are off when its handler starts.
+/// An interrupt gate: Intel SDM volume 3, 7.14.1. Interrupts are off when its handler starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(16))]
 pub struct Gate {

@@ -4,7 +4,7 @@ use core::fmt;
 
 /// A vector: the number of an exception or interrupt, and of its gate.
 ///
-/// Intel SDM volume 3, table 6-1; AMD APM volume 2, table 8-1. Displayed as `#PF page fault`.
+/// Intel SDM volume 3, table 7-1; AMD APM volume 2, table 8-1. Displayed as `#PF page fault`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct Vector(pub u8);

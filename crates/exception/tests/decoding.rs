@@ -4,7 +4,7 @@ use kexec_exception::error_code::{ControlProtectionErrorCode, DescriptorTable};
 use kexec_exception::{Cr0, Cr4, Efer, ErrorCode, PageFaultErrorCode, RFlags, SelectorErrorCode, Vector};
 use proptest::prelude::*;
 
-/// Intel SDM volume 3, table 6-1; AMD APM volume 2, table 8-1 for 28 to 30. With `e`: an error code.
+/// Intel SDM volume 3, table 7-1; AMD APM volume 2, table 8-1 for 28 to 30. With `e`: an error code.
 const MANUAL: &str = "0 #DE|1 #DB|2 NMI|3 #BP|4 #OF|5 #BR|6 #UD|7 #NM|8 #DF e|10 #TS e|11 #NP e|12 #SS e|13 #GP e|14 #PF e|16 #MF|\
     17 #AC e|18 #MC|19 #XM|20 #VE|21 #CP e|28 #HV|29 #VC e|30 #SX e";
 

@@ -99,7 +99,7 @@ fn of_frame(frame: &TrapFrame) -> Registers {
     Registers { rax, rcx, rdx, rbx, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15 }
 }
 
-/// Intel SDM volume 3, table 6-1, and AMD APM volume 2, table 8-1.
+/// Intel SDM volume 3, table 7-1, and AMD APM volume 2, table 8-1.
 const WITH_ERROR_CODE: [u8; 10] = [8, 10, 11, 12, 13, 14, 17, 21, 29, 30];
 
 /// What the processor pushes for a vector.

@@ -31,7 +31,8 @@ pub struct EntryState {
     /// The address of the first instruction. The identity map has it where the image put it.
     pub rip: VirtAddr,
     /// The stack pointer; `None` for the engine's own: the top of a page, less 8, with a zero quadword there (Linux 786a45757dcd).
-    /// A called image (preserve-context) always gets the engine's.
+    /// A called image (preserve-context) always gets the engine's. The 16 bytes below it are written on the way in, so they have
+    /// to be mapped, and hold nothing of the image's.
     pub rsp: Option<VirtAddr>,
     /// RDI.
     pub rdi: u64,

@@ -172,7 +172,8 @@ pub unsafe trait FrameAllocator {
     fn free(&mut self, frame: Frame);
 
     /// `count` frames in a row that end at or below `below`; the first is returned. `None` when there is no such run, or
-    /// where the allocator has no notion of runs. The default looks for neighbours among single frames, for small counts.
+    /// where the allocator has no notion of runs. The default gives none: page code has to fit in one frame then, and a kernel
+    /// cannot be entered with another paging depth.
     fn allocate_run(&mut self, count: u64, below: PhysAddr) -> Option<Frame> {
         let _ = (count, below);
         None

@@ -26,9 +26,10 @@ pub enum Refused {
     InterruptsOn,
     /// VMX operation may be on (CR4.VMXE): an NMI could leave for a hypervisor that is gone, and INIT is blocked.
     VmxOn,
-    /// The code segment selector, the paging depth, EFER or MAXPHYADDR differ from those that the image was prepared with.
+    /// The code segment selector, the paging depth, CR4.MCE, EFER or MAXPHYADDR differ from those that the image was prepared with.
     OtherProcessor(Cpu),
-    /// A selector of the task register or LDTR reaches beyond slot 15 of the GDT, or its descriptor beyond the GDT's limit.
+    /// A selector of the task register or LDTR reaches beyond slot 15 of the GDT, or its descriptor beyond the GDT's limit; or its
+    /// low three bits are not 0.
     Selector(u16),
     /// The image was prepared to be jumped to, not to be called, or the other way round.
     Mode(Mode),
@@ -71,7 +72,8 @@ impl Prepared {
     ///
     /// - it runs at CPL 0 on the processor, or one in the same state, on which the image was prepared, and that its text and the
     ///   frames of the image are mapped as they were then;
-    /// - no device writes to memory (DMA is quiet), and no other processor runs: they are parked where nothing is moved;
+    /// - no device writes to memory (DMA is quiet), nor does the processor behind the program's back (Intel PT, BTS, PEBS), and no
+    ///   other processor runs: they are parked where nothing is moved;
     /// - no memory of the image was given to somebody else since;
     /// - nothing needs to be run in this kernel any more: no destructor, no flush.
     pub unsafe fn execute(&mut self) -> Refused {
@@ -100,7 +102,8 @@ impl Prepared {
     ///
     /// - it runs at CPL 0 on the processor, or one in the same state, on which the image was prepared, and that its text and the
     ///   frames of the image are mapped as they were then;
-    /// - no device writes to memory (DMA is quiet), and no other processor runs: they are parked where nothing is moved;
+    /// - no device writes to memory (DMA is quiet), nor does the processor behind the program's back (Intel PT, BTS, PEBS), and no
+    ///   other processor runs: they are parked where nothing is moved;
     /// - no memory of the image was given to somebody else since;
     /// - the image keeps the callee's duties (docs/state.md): it returns on the stack it was given, at CPL 0 in 64-bit mode, with the
     ///   code frame mapped at its own address, and restores the state that is named there as its to restore.

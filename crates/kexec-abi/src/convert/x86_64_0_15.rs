@@ -68,7 +68,7 @@ impl core::error::Error for NotAnAddress {}
 /// The memory of a kernel that maps all of physical memory at an offset and has an allocator in `x86_64`'s terms.
 ///
 /// It neither claims ranges nor gives runs, which `x86_64`'s traits do not know: images load everywhere but in place, and page code
-/// has to fit in one frame.
+/// has to fit in one frame, and a kernel cannot be entered with another paging depth.
 #[derive(Debug)]
 pub struct OffsetMemory<'a, A> {
     allocator: &'a mut A,
