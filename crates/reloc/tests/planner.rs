@@ -152,6 +152,40 @@ proptest! {
     }
 
     #[test]
+    fn no_table_no_list_and_no_source_can_be_executed_and_every_destination_can(case in case()) {
+        use kexec_abi::list::{Entries, Item};
+        let mut ram = machine(&case);
+        let prepared = prepare(&case, &mut ram).unwrap();
+        let root = prepared.map().root().start().as_u64();
+        let levels = u32::from(prepared.map().levels().count());
+        let mut data = Vec::new();
+        tables(&ram, root, levels, &mut data);
+        prop_assert_eq!(data.len() as u64, prepared.table_frames());
+        data.extend(prepared.data_frames().map(|frame| frame.start().as_u64()));
+        let mut sources = 0;
+        for entry in Entries::new(&ram, prepared.head()).map(|located| located.unwrap().entry) {
+            match entry.decode() {
+                Item::Source { frame, pages } => {
+                    sources += pages;
+                    data.extend((0..pages).map(|n| frame.start().as_u64() + n * PAGE_SIZE));
+                }
+                Item::Indirection(frame) => data.push(frame.start().as_u64()),
+                _ => {}
+            }
+        }
+        prop_assert_eq!(sources, prepared.counts().moved);
+        for address in data {
+            prop_assert_eq!(executable(&ram, root, levels, address), Some(false), "{:#x}", address);
+        }
+        for wanted in &case.segments {
+            for frame in ram.frames(wanted.first, wanted.pages).frames() {
+                prop_assert_eq!(executable(&ram, root, levels, frame.start().as_u64()), Some(true), "{}", frame);
+            }
+        }
+        prepared.free(&mut ram);
+    }
+
+    #[test]
     fn a_load_that_runs_out_of_memory_leaks_no_frame(case in case(), budget in 0_u64..400) {
         let mut ram = machine(&case);
         let free = ram.free_frames();
@@ -186,6 +220,41 @@ proptest! {
             prop_assert!(same || moved || end, "{:?} became {:?}", located.entry, item);
         }
     }
+}
+
+// Bits of a table's entry (SDM Vol. 3A, tables 5-14 to 5-20).
+const PRESENT: u64 = 1;
+const PAGE: u64 = 1 << 7;
+const NX: u64 = 1 << 63;
+const ADDRESS: u64 = 0xf_ffff_ffff_f000;
+
+/// The entries of the table at an address.
+fn entries(ram: &Ram, table: u64) -> impl Iterator<Item = u64> {
+    let bytes = ram.at(PhysRange::from_len(PhysAddr::new(table), PAGE_SIZE).unwrap());
+    bytes.chunks_exact(8).map(|entry| u64::from_le_bytes(entry.try_into().unwrap()))
+}
+
+/// The table at an address, and all below it.
+fn tables(ram: &Ram, table: u64, level: u32, found: &mut Vec<u64>) {
+    found.push(table);
+    for entry in entries(ram, table).filter(|entry| level > 1 && entry & PRESENT != 0 && entry & PAGE == 0) {
+        tables(ram, entry & ADDRESS, level - 1, found);
+    }
+}
+
+/// Whether what is mapped at an address can be executed: no entry on the way says no.
+fn executable(ram: &Ram, root: u64, levels: u32, address: u64) -> Option<bool> {
+    let (mut table, mut executable) = (root, true);
+    for level in (1..=levels).rev() {
+        let index = address >> (12 + 9 * (level - 1)) & 511;
+        let entry = entries(ram, table).nth(index as usize).filter(|entry| entry & PRESENT != 0)?;
+        executable &= entry & NX == 0;
+        if level == 1 || (level <= 3 && entry & PAGE != 0) {
+            break;
+        }
+        table = entry & ADDRESS;
+    }
+    Some(executable)
 }
 
 /// Distinct words in the memory that is free, each the hash of its address. The rest holds the tables of the "running kernel".
