@@ -6,7 +6,7 @@ mod common;
 
 use common::{Order, Ram, enter_at, walk};
 use identmap::Mapping;
-use kexec_abi::{Levels, PAGE_SIZE, PhysAddr, PhysRange};
+use kexec_abi::{Console, ConsoleConfig, Levels, PAGE_SIZE, PhysAddr, PhysRange};
 use proptest::prelude::*;
 use reloc::{AddError, Image, Mode, PrepareError, Prepared, Segment, WriteError};
 
@@ -391,4 +391,43 @@ fn an_entry_point_outside_all_segments_is_an_error() {
     let entry = ram.frame(9).start();
     let error = image.prepare(&mut ram, &machine, &enter_at(entry), &mut mappings).unwrap_err();
     assert_eq!(error, PrepareError::EntryOutside(kexec_abi::VirtAddr::new(entry.as_u64())));
+}
+
+kexec_abi::page_code! {
+    /// A console that prints nothing.
+    static SILENT: [16];
+    labels { 20: Code64 "put_byte" }
+    asm { "20:", "endbr64", "ret" }
+    operands {}
+}
+
+#[test]
+fn a_consoles_registers_in_a_destination_are_an_error_that_names_both() {
+    let mut ram = Ram::new(64, Order::Ascending);
+    let free = ram.free_frames();
+    let map = ram.memory_map();
+    let segment = ram.frames(8, 2);
+    let entry = segment.start;
+    let mut prepare = |first: u64, len: u64| {
+        let registers = PhysRange::from_len(PhysAddr::new(first), len).unwrap();
+        let mut slots = [Segment::EMPTY; 1];
+        let mut image = Image::new(&mut slots, &map, Mode::Replace);
+        image.add(segment).unwrap();
+        let mut machine = ram.machine();
+        let (code, config) = (&SILENT, ConsoleConfig([0; 64]));
+        machine.console = Some(Console { code, config, mmio: Some(registers), live: None });
+        let mut mappings = [NO_MAPPING; 64];
+        let prepared = image.prepare(&mut ram, &machine, &enter_at(entry), &mut mappings);
+        prepared.map(|prepared| prepared.free(&mut ram)).map_err(|error| (error, registers))
+    };
+    // In its last page; from the page before into it; and beside it.
+    for (first, len) in [(segment.end.as_u64() - 0x20, 0x20), (segment.start.as_u64() - 4, 0x20)] {
+        let (error, console) = prepare(first, len).unwrap_err();
+        assert_eq!(error, PrepareError::ConsoleInDestination { console, segment });
+        assert_eq!(error.to_string(), format!("the console's registers {console} lie in segment {segment}"));
+    }
+    // This process maps no text of the console's for the transition, which is found out later.
+    let beside = prepare(segment.end.as_u64(), 0x20).map_err(|(error, _)| error);
+    assert!(matches!(beside, Err(PrepareError::NotMapped(_))), "{beside:?}");
+    assert_eq!(ram.free_frames(), free);
 }
