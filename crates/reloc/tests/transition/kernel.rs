@@ -166,7 +166,7 @@ impl Kernel {
 
     /// Replaces the kernel; the registers at the `ud2` of the new one.
     #[track_caller]
-    pub(crate) fn replace(&mut self) -> crate::processor::Gregs {
+    pub(crate) fn replace(&mut self) -> crate::operands::Gregs {
         let prepared = &mut self.prepared;
         let stopped = self.machine.run(|| {
             // SAFETY: as in `jump`.

@@ -6,9 +6,11 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 mod callee;
+mod events;
 mod kernel;
 mod memory;
 mod model;
+mod operands;
 mod paging;
 mod pitfalls;
 mod process;

@@ -9,8 +9,8 @@ use crate::callee::{BLOCK, Block, again, callee, kernel};
 use crate::kernel::{Kernel, Start};
 use crate::memory::LiveMap;
 use crate::model::{cr0, cr4};
+use crate::operands::reg;
 use crate::paging::walk;
-use crate::processor::reg;
 use crate::round_trips::{round_and_compare, two_starts, with_data};
 
 /// A kernel in that state, with an image to be called that returns with what the block says.

@@ -5,7 +5,8 @@ use std::cell::Cell;
 use std::ptr;
 use std::sync::Once;
 
-use crate::processor::{Gregs, Machine, Next, Stopped, set};
+use crate::operands::{Gregs, set};
+use crate::processor::{Machine, Next, Stopped};
 
 const TRAP_FLAG: i64 = 1 << 8;
 const HLT: u8 = 0xf4;

@@ -10,16 +10,15 @@ use kexec_abi::page_code::PageCode;
 use kexec_abi::{PhysAddr, PhysRange};
 use reloc::ENGINE;
 
+use crate::events::Covered;
 use crate::memory::Memory;
 use crate::model::{Control, Forbidden, cr4, msr};
+use crate::operands::{Gregs, full, holds, operand, reg, set, set_operand};
 use crate::paging::{Access, permits, separated, walk};
-
-/// The registers of the code under test, as the kernel gives them to a signal handler.
-pub(crate) type Gregs = [libc::greg_t; 23];
 
 /// Flags that this process has as the code under test left them; all others are the model's.
 const STATUS: u64 = 0xcd5;
-const INTERRUPT_FLAG: u64 = 1 << 9;
+pub(crate) const INTERRUPT_FLAG: u64 = 1 << 9;
 const DIRECTION_FLAG: u64 = 1 << 10;
 const ZERO_FLAG: u64 = 1 << 6;
 const NESTED_TASK: u64 = 1 << 14;
@@ -105,15 +104,9 @@ pub(crate) struct Machine {
     expects_endbr64: bool,
     /// The registers at `enter` and the return address, from there to the way back.
     transition: Option<(Gregs, u64)>,
-    covered: Option<Covered>,
+    pub(crate) covered: Option<Covered>,
     /// Always there between two instructions.
     information: Option<InstructionInfoFactory>,
-}
-
-/// The state for which events were found to be handled, and the pages that say so.
-struct Covered {
-    state: [u64; 8],
-    pages: Vec<u64>,
 }
 
 impl Machine {
@@ -151,7 +144,7 @@ impl Machine {
     }
 
     /// Where in RAM, or beside it, an access goes; or the rule that it breaks.
-    fn translate(&self, linear: u64, access: Access, ours: bool) -> Result<u64, Forbidden> {
+    pub(crate) fn translate(&self, linear: u64, access: Access, ours: bool) -> Result<u64, Forbidden> {
         let control = &self.processor.control;
         if separated(control, self.memory.is_low(linear), access) {
             return Err(format!("LASS: {access:?} of {linear:#x}, in the lower half"));
@@ -178,19 +171,19 @@ impl Machine {
         Ok(found.phys)
     }
 
-    fn read<const N: usize>(&self, linear: u64, ours: bool) -> Result<[u8; N], Forbidden> {
+    pub(crate) fn read<const N: usize>(&self, linear: u64, ours: bool) -> Result<[u8; N], Forbidden> {
         self.translate(linear, Access::Read, ours)?;
         self.translate(linear + N as u64 - 1, Access::Read, ours)?;
         // SAFETY: translation found that this is memory of the process, or RAM, at this very address.
         Ok(unsafe { (linear as *const [u8; N]).read_unaligned() })
     }
 
-    fn word(&self, linear: u64, ours: bool) -> Result<u64, Forbidden> {
+    pub(crate) fn word(&self, linear: u64, ours: bool) -> Result<u64, Forbidden> {
         self.read(linear, ours).map(u64::from_le_bytes)
     }
 
     /// A descriptor of the GDT, and its address.
-    fn descriptor(&self, selector: u16) -> Result<(u64, u64), Forbidden> {
+    pub(crate) fn descriptor(&self, selector: u16) -> Result<(u64, u64), Forbidden> {
         let TableRegister { base, limit } = self.processor.gdtr;
         if selector & 4 != 0 || u32::from(selector | 7) > limit.into() || selector < 8 {
             return Err(format!("#GP: the selector {selector:#x} is none of the GDT"));
@@ -207,11 +200,11 @@ impl Machine {
         Ok(())
     }
 
-    fn is_code64(low: u64) -> bool {
+    pub(crate) fn is_code64(low: u64) -> bool {
         low >> 40 & 0x9a == 0x9a && low >> 53 & 3 == 1 && low >> 45 & 3 == 0
     }
 
-    fn is_stack(low: u64) -> bool {
+    pub(crate) fn is_stack(low: u64) -> bool {
         low >> 40 & 0x9a == 0x92 && low >> 45 & 3 == 0
     }
 
@@ -257,85 +250,6 @@ impl Machine {
         }
         self.mark(address, 1 << 41)?;
         self.processor.tr = (selector, low >> 16 & 0xff_ffff | low >> 56 << 24 | high << 32);
-        Ok(())
-    }
-
-    /// Whether an event at this boundary reaches a handler and can be returned from; else why not. Notes the pages that it read.
-    fn events_are_handled(&self, rsp: u64, pages: &mut Vec<u64>) -> Result<(), Forbidden> {
-        let p = &self.processor;
-        let stack = |top: u64, bytes: u64| {
-            self.translate(top - 8, Access::Write, true)?;
-            self.translate(top - bytes, Access::Write, true)
-        };
-        if p.control.cr4 & cr4::FRED != 0 {
-            // Entry for events at CPL 0: the configured page + 256. The frame has 64 bytes, below RSP aligned to 64.
-            let handler = (p.control.read_msr(msr::IA32_FRED_CONFIG)? & !0xfff) + 256;
-            self.translate(handler, Access::Fetch, true)
-                .and_then(|_| stack(rsp & !63, 64))
-                .map_err(|why| format!("FRED: {why}"))?;
-            return Ok(());
-        }
-        pages.push(p.idtr.base & !0xfff);
-        pages.push(p.gdtr.base & !0xfff);
-        let code64 = |selector: u16| self.descriptor(selector).map(|(low, _)| Self::is_code64(low));
-        for vector in 0..32_u16 {
-            let gate = |why: String| format!("vector {vector}: {why}");
-            if vector * 16 + 15 > p.idtr.limit {
-                return Err(gate("beyond the IDT's limit".into()));
-            }
-            let bytes = self.read::<16>(p.idtr.base + u64::from(vector) * 16, true).map_err(gate)?;
-            let field = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-            let high = u64::from(u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]));
-            let handler = u64::from(field(0)) | u64::from(field(6)) << 16 | high << 32;
-            if bytes[5] & 0x9e != 0x8e || !code64(field(2)).map_err(gate)? {
-                return Err(gate(format!("the gate {bytes:x?} leads nowhere")));
-            }
-            self.translate(handler, Access::Fetch, true).map_err(gate)?;
-            match bytes[4] {
-                0 => stack(rsp & !15, 256).map_err(gate)?,
-                ist => {
-                    let slot = p.tr.1 + 0x24 + 8 * u64::from(ist - 1);
-                    pages.push(slot & !0xfff);
-                    stack(self.word(slot, true).map_err(gate)?, 120).map_err(gate)?
-                }
-            };
-        }
-        // What IRETQ loads again.
-        if !code64(p.selectors[CS])? {
-            return Err(format!("CS {:#x} is no code segment of this GDT", p.selectors[CS]));
-        }
-        let ss = p.selectors[SS];
-        if ss != 0 && !Self::is_stack(self.descriptor(ss)?.0) {
-            return Err(format!("SS {ss:#x} is no stack segment of this GDT"));
-        }
-        Ok(())
-    }
-
-    /// Looks at a boundary of the engine.
-    fn boundary(&mut self, label: &'static str, offset: u64, rsp: u64) -> Result<(), Forbidden> {
-        self.boundaries += 1;
-        // A callee may return with IF set: ENDBR64, POP, CLI.
-        if self.processor.flags & INTERRUPT_FLAG != 0 && !(label == "reenter" && offset <= 6) {
-            return Err("interrupts are on".into());
-        }
-        let p = &self.processor;
-        let [cs, ss] = [CS, SS].map(|index| u64::from(p.selectors[index]));
-        let limits = u64::from(p.gdtr.limit) << 32 | u64::from(p.idtr.limit) << 48 | cs << 16 | ss;
-        let c = &p.control;
-        let state = [c.cr0, c.cr3, c.cr4, p.gdtr.base, p.idtr.base, p.tr.1, limits, rsp & !63];
-        if self.covered.as_ref().is_some_and(|covered| covered.state == state) {
-            return Ok(());
-        }
-        self.covered = None;
-        let mut pages = Vec::new();
-        match self.events_are_handled(rsp, &mut pages) {
-            Ok(()) => self.covered = Some(Covered { state, pages }),
-            // The tables are still the callee's, or the selectors that were loaded from them.
-            Err(why) if ["reenter", "take_debug", "load_tss"].contains(&label) => {
-                self.uncovered.entry(label).or_default().push(format!("+{offset:#x}: {why}"));
-            }
-            Err(why) => return Err(format!("an event here is lost: {why}")),
-        }
         Ok(())
     }
 
@@ -476,15 +390,6 @@ impl Machine {
         }
         self.information = Some(factory);
         checked
-    }
-
-    /// What was found out from this page is to be found out again.
-    fn written(&mut self, phys: u64) {
-        let page = phys & !0xfff;
-        let hit = |linear: &u64| self.memory.phys_of(*linear) == page;
-        if self.covered.as_ref().is_some_and(|covered| covered.pages.iter().any(hit)) {
-            self.covered = None;
-        }
     }
 
     fn track_control_flow(
@@ -790,30 +695,6 @@ fn used(piece: &PageCode) -> u64 {
     piece.used() as u64
 }
 
-/// Whether the condition is met (SDM Vol. 1, appendix B).
-fn holds(condition: ConditionCode, flags: u64) -> bool {
-    let [carry, parity, zero, sign, overflow] = [0, 2, 6, 7, 11].map(|bit| flags >> bit & 1 != 0);
-    match condition {
-        ConditionCode::None => true,
-        ConditionCode::o => overflow,
-        ConditionCode::no => !overflow,
-        ConditionCode::b => carry,
-        ConditionCode::ae => !carry,
-        ConditionCode::e => zero,
-        ConditionCode::ne => !zero,
-        ConditionCode::be => carry || zero,
-        ConditionCode::a => !carry && !zero,
-        ConditionCode::s => sign,
-        ConditionCode::ns => !sign,
-        ConditionCode::p => parity,
-        ConditionCode::np => !parity,
-        ConditionCode::l => sign != overflow,
-        ConditionCode::ge => sign == overflow,
-        ConditionCode::le => zero || sign != overflow,
-        ConditionCode::g => !zero && sign == overflow,
-    }
-}
-
 /// The longest instruction's bytes, or less at the end of the page.
 ///
 /// # Safety
@@ -823,54 +704,4 @@ unsafe fn fetch(rip: u64) -> &'static [u8] {
     // Text of the process is mapped in one piece; code frames and images are in RAM, which does not end there.
     // SAFETY: the caller's promise.
     unsafe { std::slice::from_raw_parts(rip as *const u8, 15) }
-}
-
-pub(crate) fn reg(gregs: &Gregs, index: libc::c_int) -> u64 {
-    gregs[index as usize] as u64
-}
-
-pub(crate) fn set(gregs: &mut Gregs, index: libc::c_int, value: u64) {
-    gregs[index as usize] = value as i64;
-}
-
-/// Where the kernel keeps a general register.
-fn full(register: Register) -> Option<libc::c_int> {
-    Some(match register.full_register() {
-        Register::RAX => libc::REG_RAX,
-        Register::RBX => libc::REG_RBX,
-        Register::RCX => libc::REG_RCX,
-        Register::RDX => libc::REG_RDX,
-        Register::RSI => libc::REG_RSI,
-        Register::RDI => libc::REG_RDI,
-        Register::RBP => libc::REG_RBP,
-        Register::RSP => libc::REG_RSP,
-        Register::R8 => libc::REG_R8,
-        Register::R9 => libc::REG_R9,
-        Register::R10 => libc::REG_R10,
-        Register::R11 => libc::REG_R11,
-        Register::R12 => libc::REG_R12,
-        Register::R13 => libc::REG_R13,
-        Register::R14 => libc::REG_R14,
-        Register::R15 => libc::REG_R15,
-        _ => return None,
-    })
-}
-
-fn operand(gregs: &Gregs, register: Register) -> Result<u64, Forbidden> {
-    let value = reg(gregs, full(register).ok_or("an operand that is no register")?);
-    Ok(match register.size() {
-        8 => value,
-        size => value & ((1 << (8 * size)) - 1),
-    })
-}
-
-fn set_operand(gregs: &mut Gregs, register: Register, value: u64) -> Result<(), Forbidden> {
-    let index = full(register).ok_or("an operand that is no register")?;
-    let value = match register.size() {
-        2 => reg(gregs, index) & !0xffff | value & 0xffff,
-        4 => value & 0xffff_ffff,
-        _ => value,
-    };
-    set(gregs, index, value);
-    Ok(())
 }

@@ -7,7 +7,7 @@ use crate::callee::{BLOCK, Block, again, callee, kernel};
 use crate::kernel::{Kernel, Start};
 use crate::memory::LiveMap;
 use crate::model::{cr0, cr4, efer, msr};
-use crate::processor::reg;
+use crate::operands::reg;
 
 /// Two pages of data behind the code of an image.
 pub(crate) fn with_data(code: Vec<u8>) -> [Vec<u8>; 3] {
