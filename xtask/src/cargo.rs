@@ -54,6 +54,14 @@ pub(crate) fn disk_image() -> Result<PathBuf> {
     Ok(target.join("release/disk-image"))
 }
 
+/// Builds the server of the card with a serial port in memory.
+pub(crate) fn mmio_uart() -> Result<PathBuf> {
+    let target = paths::target().join("mmio-uart");
+    let mut command = apart(&paths::root().join("tools/mmio-uart"), &target, &["build", "--locked"]);
+    ui::run("building the server of the card", &mut command)?;
+    Ok(target.join("debug/mmio-uart"))
+}
+
 /// `cargo test` of a workspace; one apart from the root's gets a target folder of that name.
 pub(crate) fn test(workspace: &Path, apart_as: Option<&str>, filter: &str) -> Command {
     let mut command = match apart_as {

@@ -9,13 +9,15 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use tempfile::TempDir;
 
 use crate::bundle::Bundle;
+use crate::card::Card;
 use crate::log::Log;
-use crate::qemu::{Event, Machine, Qemu, Start, Vm};
+use crate::qemu::{Event, Machine, Options, Port, Qemu, Start, Vm};
 use crate::scenario::From;
 use crate::{cargo, disk, paths, setup};
 
 pub(crate) struct Context {
-    pub(crate) qemu: Qemu,
+    qemu: Qemu,
+    options: Options,
     /// The folder of the kernels' ELF files.
     kernels: PathBuf,
     disk_image: PathBuf,
@@ -38,13 +40,22 @@ pub(crate) const READY: &str = "lab: ready";
 
 impl Context {
     /// Sets up what is missing and builds what has changed.
-    pub(crate) fn new(options: &crate::qemu::Options) -> Result<Self> {
+    pub(crate) fn new(options: &Options) -> Result<Self> {
         let qemu = setup::all(options)?;
         let disk_image = cargo::disk_image()?;
         let kernels = cargo::kernels()?;
         disk::sweep()?;
         let folder = tempfile::Builder::new().prefix("snapshots").tempdir_in(paths::target())?;
-        Ok(Context { qemu, kernels, disk_image, snapshots: Mutex::default(), folder })
+        let options = options.clone();
+        Ok(Context { qemu, options, kernels, disk_image, snapshots: Mutex::default(), folder })
+    }
+
+    /// The QEMU for a machine, and the card where there is to be one: its accesses are noted down beside the log.
+    pub(crate) fn equip(&self, machine: &Machine, log: &Path) -> Result<(Qemu, Option<Card>)> {
+        let Port::Card(width) = machine.console else { return Ok((self.qemu.clone(), None)) };
+        let qemu = setup::qemu::vfio_user(&self.options)?;
+        let card = Card::start(&cargo::mmio_uart()?, width, &log.with_extension("accesses.txt"))?;
+        Ok((qemu, Some(card)))
     }
 
     /// A kernel in examples/, by name.
@@ -88,7 +99,7 @@ impl Context {
         const LIMIT: Duration = Duration::from_secs(120);
         let image = self.image("lab", bundle)?;
         let mut log = Log::create(&state.with_extension("log"))?;
-        let mut vm = Vm::start(&self.qemu, machine, &Start::Boot { image: &image })?;
+        let mut vm = Vm::start(&self.qemu, machine, &Start::Boot { image: &image }, None)?;
         let started = Instant::now();
         while started.elapsed() < LIMIT {
             match vm.next(Duration::from_millis(100))? {

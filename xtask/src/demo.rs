@@ -4,6 +4,7 @@ mod chain;
 mod fault;
 mod linux;
 mod map;
+mod mmio;
 mod return_;
 
 use std::process::ExitCode;
@@ -38,6 +39,8 @@ enum Demo {
     Fault(fault::Args),
     /// The identity map of a transition, printed and drawn
     Map(map::Args),
+    /// Dumps through a serial port in memory
+    Mmio(mmio::Args),
 }
 
 impl Demo {
@@ -48,6 +51,7 @@ impl Demo {
             Demo::Return(args) => args.scenario(),
             Demo::Fault(args) => args.scenario(),
             Demo::Map(args) => args.scenario(),
+            Demo::Mmio(args) => args.scenario(),
         }
     }
 }

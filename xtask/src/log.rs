@@ -110,7 +110,8 @@ fn speaker(line: &str) -> Option<&str> {
         return Some("linux");
     }
     let (name, _) = line.split_once(": ")?;
-    let known = matches!(name, "first" | "second" | "lab" | "init" | "peer" | "exceptions");
+    let known =
+        matches!(name, "first" | "second" | "lab" | "init" | "peer" | "exceptions" | "serial" | "console");
     known.then_some(name)
 }
 
@@ -125,7 +126,7 @@ fn colour(speaker: &str) -> console::Color {
         "second" => console::Color::Magenta,
         "linux" => console::Color::Yellow,
         "init" => console::Color::Green,
-        "lab" | "peer" => console::Color::Blue,
+        "lab" | "peer" | "console" => console::Color::Blue,
         _ => console::Color::Color256(8),
     }
 }

@@ -5,6 +5,7 @@
 
 mod bench;
 mod bundle;
+mod card;
 mod cargo;
 mod context;
 mod cpio;

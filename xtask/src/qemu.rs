@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::card::{Card, Width};
 use crate::qmp::Qmp;
 use crate::setup::in_path;
 
@@ -56,14 +57,35 @@ pub(crate) struct Machine {
     /// RAM in MiB.
     pub(crate) memory: u32,
     pub(crate) processors: u32,
+    /// Which serial port is listened to, and typed on.
+    pub(crate) console: Port,
     /// Further arguments of QEMU, as they are.
     pub(crate) arguments: Vec<String>,
+}
+
+/// A serial port of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Port {
+    /// A PC's first.
+    Com1,
+    /// Its second; COM1 is there too, and leads nowhere.
+    Com2,
+    /// QEMU's pci-serial, with an I/O BAR.
+    Pci,
+    /// The card's, in memory. It cannot be typed on, and a machine with it cannot be saved in a snapshot.
+    Card(Width),
 }
 
 impl Default for Machine {
     /// What fits most scenarios: all that TCG can emulate, but 4 levels of page tables.
     fn default() -> Self {
-        Machine { cpu: "max,la57=off".to_owned(), memory: 512, processors: 1, arguments: Vec::new() }
+        Machine {
+            cpu: "max,la57=off".to_owned(),
+            memory: 512,
+            processors: 1,
+            console: Port::Com1,
+            arguments: Vec::new(),
+        }
     }
 }
 
@@ -78,6 +100,10 @@ impl Machine {
 
     pub(crate) fn processors(self, processors: u32) -> Self {
         Machine { processors, ..self }
+    }
+
+    pub(crate) fn console(self, console: Port) -> Self {
+        Machine { console, ..self }
     }
 
     /// Adds arguments of QEMU.
@@ -110,7 +136,16 @@ fn arguments(qemu: &Qemu, machine: &Machine, start: &Start, socket: &Path) -> Ve
     // The code volume alone: without a variable store OVMF keeps its variables in memory, and nothing is left to write.
     add(&["-drive", &format!("if=pflash,format=raw,readonly=on,file={}", escaped(&qemu.firmware))]);
     add(&["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
-    add(&["-chardev", "stdio,id=com1,signal=off", "-serial", "chardev:com1"]);
+    if !matches!(machine.console, Port::Card(_)) {
+        add(&["-chardev", "stdio,id=port,signal=off"]);
+    }
+    match machine.console {
+        Port::Com1 => add(&["-serial", "chardev:port"]),
+        Port::Com2 => add(&["-serial", "null", "-serial", "chardev:port"]),
+        Port::Pci => add(&["-serial", "null", "-device", "pci-serial,chardev=port"]),
+        // The card comes as a device of its own, with its own output.
+        Port::Card(_) => add(&["-serial", "null"]),
+    }
     add(&["-qmp", &format!("unix:{},server=on,wait=off", escaped(socket))]);
     match start {
         Start::Boot { image } | Start::Restore { image, .. } => {
@@ -185,12 +220,19 @@ pub(crate) struct Vm {
 }
 
 impl Vm {
-    pub(crate) fn start(qemu: &Qemu, machine: &Machine, start: &Start) -> Result<Self> {
+    /// Starts a machine, with the card where its console is that.
+    pub(crate) fn start(
+        qemu: &Qemu,
+        machine: &Machine,
+        start: &Start,
+        card: Option<&mut Card>,
+    ) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("vm").tempdir()?;
         let socket = folder.path().join("qmp");
         let (program, _) = qemu.program.split_first().context("no QEMU")?;
         let mut child = mortal(&qemu.program)
             .args(arguments(qemu, machine, start, &socket))
+            .args(card.iter().flat_map(|card| card.device()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -202,7 +244,10 @@ impl Vm {
             bail!("QEMU has no standard streams");
         };
         let (sender, messages) = channel();
-        forward(stdout, sender.clone(), Message::Serial);
+        match card {
+            Some(card) => forward(card.heard()?, sender.clone(), Message::Serial),
+            None => forward(stdout, sender.clone(), Message::Serial),
+        }
         forward(stderr, sender.clone(), |bytes| Message::Error(String::from_utf8_lossy(&bytes).into_owned()));
         let event = move |event: Value| {
             if event["event"] == "SHUTDOWN" {
@@ -314,7 +359,7 @@ impl Drop for Vm {
 }
 
 /// A command that does not outlive this process, should that be killed: util-linux's setpriv sees to it where it is.
-fn mortal(program: &[OsString]) -> Command {
+pub(crate) fn mortal(program: &[OsString]) -> Command {
     let mut words = Vec::new();
     if let Some(setpriv) = in_path("setpriv") {
         words.extend([setpriv.into(), "--pdeathsig".into(), "KILL".into(), "--".into()]);

@@ -11,6 +11,7 @@ mod linux;
 mod plan;
 mod return_;
 mod runner;
+mod serial;
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -32,6 +33,7 @@ pub(crate) use fault::{Place, cause_of, fault};
 pub(crate) use identmap::transition_map;
 pub(crate) use linux::{Linux, linux};
 pub(crate) use return_::rounds;
+pub(crate) use serial::mmio;
 
 /// Every scenario of the test command.
 pub(crate) fn all() -> Vec<Scenario> {
@@ -44,6 +46,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         return_::scenarios(),
         fault::scenarios(),
         identmap::scenarios(),
+        serial::scenarios(),
     ]
     .into_iter()
     .flatten()
@@ -212,18 +215,20 @@ pub(crate) fn run(scenario: &Scenario, context: &Context, mut live: Option<Live>
     let name = format!("{}.log", scenario.name.replace('/', "-"));
     let mut log = Log::create(&paths::folder("logs")?.join(name))?;
     let machine = &scenario.machine;
+    let (qemu, mut card) = context.equip(machine, &log.path)?;
     let mut vm;
     let started;
     match &scenario.from {
         From::Boot { kernel, bundle } => {
             let image = context.image(kernel, bundle)?;
             started = Instant::now();
-            vm = Vm::start(&context.qemu, machine, &Start::Boot { image: &image })?;
+            vm = Vm::start(&qemu, machine, &Start::Boot { image: &image }, card.as_mut())?;
         }
         From::Lab { bundle } => {
             let Snapshot { image, state } = context.snapshot(machine, bundle)?;
             started = Instant::now();
-            vm = Vm::start(&context.qemu, machine, &Start::Restore { image: &image, snapshot: &state })?;
+            let start = Start::Restore { image: &image, snapshot: &state };
+            vm = Vm::start(&qemu, machine, &start, card.as_mut())?;
         }
         From::Firmware { bundle } => {
             let folder = tempfile::tempdir()?;
@@ -234,7 +239,7 @@ pub(crate) fn run(scenario: &Scenario, context: &Context, mut live: Option<Live>
             started = Instant::now();
             let start = Start::Linux { kernel: &kernel, initrd: &initrd, append: &append };
             // Both files have been read when this returns.
-            vm = Vm::start(&context.qemu, machine, &start)?;
+            vm = Vm::start(&qemu, machine, &start, card.as_mut())?;
         }
     }
     let mut judge = Judge::new(scenario);
@@ -267,12 +272,16 @@ pub(crate) fn run(scenario: &Scenario, context: &Context, mut live: Option<Live>
     // It writes no more; and others wait for a processor.
     drop(vm);
     let dumps = dump::explain(&log.path, &context.kernels_of(&scenario.from)?)?;
-    let verdict =
-        turned(verdict.unwrap_or(Ok(())), scenario.fails.as_ref()).and_then(|()| match &scenario.inspect {
+    let verdict = turned(verdict.unwrap_or(Ok(())), scenario.fails.as_ref())
+        .and_then(|()| match &scenario.inspect {
             Some(inspect) => {
                 inspect(&Heard { lines: &log.lines, dumps: &dumps }).map_err(|error| format!("{error:#}"))
             }
             None => Ok(String::new()),
+        })
+        .and_then(|said| match card {
+            Some(card) => card.finish().map(|counted| said + &counted),
+            None => Ok(said),
         });
     Ok(Outcome { log, dumps, verdict, elapsed: started.elapsed() })
 }

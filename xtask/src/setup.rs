@@ -41,6 +41,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         for release in linux::Release::ALL {
             release.bzimage()?;
         }
+        cargo::mmio_uart()?;
         let qemu = qemu::vfio_user(&args.qemu)?;
         ui::say(format!("a QEMU with vfio-user-pci: {}", qemu.version()?));
     }

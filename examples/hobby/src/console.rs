@@ -18,25 +18,36 @@ impl Console {
 
     /// Prints whole lines.
     pub fn write_fmt(self, lines: fmt::Arguments<'_>) {
+        // SAFETY: COM1 is where a PC has it, and one processor alone runs; a fault's lines follow what they interrupt.
+        let com1 = unsafe { Uart::com1() }.with_crlf();
         // What cannot be written is lost: there is no other place to say so.
-        let _ = Lines { name: self.name, at_start: true }.write_fmt(lines);
+        let _ = Lines::new(self.name, com1).write_fmt(lines);
     }
 }
 
-struct Lines {
+/// Lines on any port, with the kernel's name before each.
+#[derive(Debug)]
+pub struct Lines<W> {
     name: &'static str,
+    /// Where the lines go.
+    pub port: W,
     at_start: bool,
 }
 
-impl Write for Lines {
+impl<W: Write> Lines<W> {
+    /// Lines of the kernel of that name.
+    pub const fn new(name: &'static str, port: W) -> Self {
+        Self { name, port, at_start: true }
+    }
+}
+
+impl<W: Write> Write for Lines<W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        // SAFETY: COM1 is where a PC has it, and one processor alone runs; a fault's lines follow what they interrupt.
-        let mut uart = unsafe { Uart::com1() }.with_crlf();
         for line in text.split_inclusive('\n') {
             if self.at_start {
-                write!(uart, "{}: ", self.name)?;
+                write!(self.port, "{}: ", self.name)?;
             }
-            uart.write_str(line)?;
+            self.port.write_str(line)?;
             self.at_start = line.ends_with('\n');
         }
         Ok(())
