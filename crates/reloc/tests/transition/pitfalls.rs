@@ -46,7 +46,7 @@ fn pitfall_2_pages_are_exchanged_on_the_way_back_too() {
     assert_eq!(kernel.machine.memory.read(sources[0].start.as_u64() + calls), 2);
 }
 
-/// Red: `walk` without `mov r11, rdx`, so that what is exchanged depends on R11.
+/// Red: `walk` without `mov r11, rdx`, so that R11 decides what is exchanged; `reenter` without the load of RBX.
 #[test]
 fn pitfall_3_no_label_relies_on_a_register_that_its_contract_does_not_name() {
     for (name, start) in two_starts() {
@@ -82,7 +82,7 @@ fn pitfall_5_a_purgatory_reads_a_zero_quadword_at_its_first_rsp() {
     assert_eq!(kernel.machine.memory.read(rsp), 0);
 }
 
-/// Red: 16 bytes less copied. (That a piece is one block, and leads nowhere outside, tests/engine.rs reads.)
+/// Red: the last 64 bytes not copied. (That a piece is one block, and leads nowhere outside, tests/engine.rs reads.)
 #[test]
 fn pitfall_6_the_bytes_that_run_are_all_of_the_template_s() {
     let kernel = kernel_with(&Start::default(), &Block::default());
@@ -94,7 +94,7 @@ fn pitfall_6_the_bytes_that_run_are_all_of_the_template_s() {
     assert_eq!(words[..8], control.to_le_bytes());
 }
 
-/// Red: a read of GS:[0] in `restore`. The check is the machine's: a segment prefix in the engine, or an instruction of any other
+/// Red: a jump to the caller's code in `enter`, a read of GS:[0] in `restore`. The check is the machine's: a segment prefix in the engine, or an instruction of any other
 /// code between `enter` and the way back, is forbidden.
 #[test]
 fn pitfalls_7_and_10_nothing_but_the_engine_runs_and_it_uses_neither_gs_nor_fs() {
@@ -105,7 +105,7 @@ fn pitfalls_7_and_10_nothing_but_the_engine_runs_and_it_uses_neither_gs_nor_fs()
     }
 }
 
-/// Red: an address in the code frame that takes the frame's start for the piece's.
+/// Red: `reenter` looks for the constants from the start of the page.
 #[test]
 fn pitfall_8_the_engine_runs_wherever_in_a_frame_it_lies() {
     assert_ne!(ENGINE.bytes().as_ptr() as u64 % PAGE_SIZE, 0, "and where it is linked, too");
