@@ -53,7 +53,11 @@ fn case(criterion: &mut Criterion, name: &str, ranges: &[PhysRange]) {
     let mut mappings = mappings(ranges);
     let large = Options::default();
     let giant = Options { giant_pages: true, ..large };
-    let frames = Plan::new(&mut mappings, &large).expect("ranges that do not overlap").frames();
+    let planned = |mappings: &mut [Mapping], options| {
+        Plan::new(mappings, options).expect("ranges that do not overlap").frames()
+    };
+    let frames = planned(&mut mappings, &large);
+    let giant_frames = planned(&mut mappings, &giant);
     // The usual algorithm may take a few more.
     let mut arena = Arena::new(frames as usize + 64);
     // Every frame is present before the first measurement: the host's page faults are not the subject.
@@ -72,19 +76,27 @@ fn case(criterion: &mut Criterion, name: &str, ranges: &[PhysRange]) {
                 build(arena);
             });
         });
+        arena.given()
     };
 
-    for (way, options) in [("identmap", large), ("identmap, 1 GiB leaves", giant)] {
-        measure(way, &mut arena, &mut |arena| {
+    for (way, options, frames) in
+        [("identmap", large, frames), ("identmap, 1 GiB leaves", giant, giant_frames)]
+    {
+        let given = measure(way, &mut arena, &mut |arena| {
             let plan = Plan::new(&mut mappings, &options).expect("ranges that do not overlap");
             let map = plan.build(arena).expect("enough frames");
             std::hint::black_box(&map);
         });
+        assert_eq!(given, frames, "table frames of {way} for {name}");
     }
     measure("usual algorithm", &mut arena, &mut |arena| usual::build(ranges, arena));
     #[cfg(target_arch = "x86_64")]
-    for (way, giant_pages) in [("x86_64 mapper", false), ("x86_64 mapper, 1 GiB leaves", true)] {
-        measure(way, &mut arena, &mut |arena| x86_64_mapper::build(ranges, giant_pages, arena));
+    for (way, giant_pages, frames) in
+        [("x86_64 mapper", false, frames), ("x86_64 mapper, 1 GiB leaves", true, giant_frames)]
+    {
+        let given = measure(way, &mut arena, &mut |arena| x86_64_mapper::build(ranges, giant_pages, arena));
+        // The same map in the same number of tables, or the times say nothing.
+        assert_eq!(given, frames, "table frames of {way} for {name}");
     }
     measure("write", &mut arena, &mut |arena| {
         while arena.given() < frames {
