@@ -188,6 +188,9 @@ impl Image<'_> {
     /// `mappings` is room for the list of what to map, about one a region of the memory map and two a segment; what it holds
     /// does not matter. About 10 KiB of stack are used.
     ///
+    /// A frame that `memory` gives below 640 KiB is used as any other. But Linux's decompressor writes a trampoline there, for which
+    /// that memory can be executed during the transition; so a good allocator gives none. Elsewhere tables, list and sources cannot be.
+    ///
     /// # Errors
     ///
     /// [`PrepareError`]; the image is gone then and all its frames are given back.
