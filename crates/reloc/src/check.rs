@@ -69,6 +69,9 @@ impl From<Unreachable> for CheckError {
 
 /// Proves that the list fills each page of each segment once, from frames that nothing overwrites, and that the map has what
 /// the transition touches.
+///
+/// That the allocator gave no frame twice is taken from its promise: sources are not held against each other, nor against the
+/// frames of list and tables.
 pub(crate) fn check<M: PhysMemory>(memory: &M, plan: &Prepared) -> Result<(), CheckError> {
     let control = [plan.frames.control, plan.frames.stack, plan.frames.outgoing, plan.frames.debug];
     for frame in control.into_iter().chain(plan.frames.roots.into_iter().flatten()) {
@@ -114,8 +117,13 @@ fn check_list<M: PhysMemory>(memory: &M, plan: &Prepared) -> Result<(), CheckErr
                 let source = PhysRange::from_len(frame.start(), pages * PAGE_SIZE);
                 let source = source.ok_or(CheckError::WrongPage(frame.start()))?;
                 outside_destinations(memory, plan, source)?;
-                let mut control =
-                    plan.frames.data().into_iter().map(Frame::range).chain([plan.frames.code_range()]);
+                let mut control = plan
+                    .frames
+                    .data()
+                    .into_iter()
+                    .chain(plan.frames.roots.into_iter().flatten())
+                    .map(Frame::range)
+                    .chain([plan.frames.code_range()]);
                 if control.any(|range| range.overlaps(&source)) {
                     return Err(CheckError::ControlAsSource(source.start));
                 }

@@ -32,7 +32,7 @@ pub(crate) struct Msr {
 }
 
 /// MSRs that are restored on the way back, at most.
-pub(crate) const MSRS: usize = 6;
+pub(crate) const MSRS: usize = 7;
 
 /// Slots of the GDT from which TR and LDTR are reloaded on the way back: selectors up to 0x7f.
 pub(crate) const RETURN_GDT_SLOTS: usize = 16;
@@ -63,7 +63,7 @@ pub(crate) struct Saved {
     pub(crate) gs: u16,
     /// How many of `msrs` count.
     pub(crate) msr_count: u64,
-    /// In the order in which they are written: segment bases, then CET's.
+    /// In the order in which they are written: EFER, segment bases, then CET's.
     pub(crate) msrs: [Msr; MSRS],
 }
 
@@ -135,6 +135,7 @@ pub(crate) struct Constants {
     pub(crate) cr0: u64,
     pub(crate) cr3: u64,
     pub(crate) cr4: u64,
+    /// What has to be on; what the running kernel had is restored at last.
     pub(crate) efer: u64,
 }
 
@@ -143,6 +144,8 @@ static_assertions::const_assert_eq!(offset_of!(Control, progress), 0);
 static_assertions::const_assert_eq!(offset_of!(Descriptor, limit), 6);
 static_assertions::assert_eq_size!(Msr, [u8; 16]);
 static_assertions::assert_eq_size!(Constants, [u64; 5]);
+// The engine takes it from the label itself.
+static_assertions::const_assert_eq!(offset_of!(Constants, control), 0);
 
 /// What the control frame holds: the block, and the console's blocks for both maps.
 #[derive(Clone, Copy, Debug)]

@@ -58,13 +58,16 @@ impl Cpu {
     pub unsafe fn read() -> Self {
         use raw_cpuid::CpuId;
         use x86_64::instructions::segmentation::{CS, Segment as _};
-        use x86_64::registers::control::{Cr0, Cr3, Cr4, Efer};
+        use x86_64::registers::control::{Cr0, Cr4, Efer};
 
         let cpuid = CpuId::new();
-        let (root, low) = Cr3::read_raw();
+        // `x86_64` drops the bits above the address, among them those of LAM.
+        let cr3: u64;
+        // SAFETY: CPL 0; only reads.
+        unsafe { core::arch::asm!("mov {}, cr3", out(reg) cr3, options(nomem, nostack, preserves_flags)) };
         Self {
             cr0: Cr0::read_raw(),
-            cr3: root.start_address().as_u64() | u64::from(low),
+            cr3,
             cr4: Cr4::read_raw(),
             efer: Efer::read_raw(),
             cs: CS::get_reg().0,

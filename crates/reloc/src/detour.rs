@@ -75,17 +75,17 @@ page_code! {
 
         "41:", // 32-bit compatibility mode
         ".code32",
-        // The one boundary after it has the 32-bit IDT in long mode; the one after paging is on again, too.
-        "lidt [ebx + {idt32r}]",
         "mov eax, cr0",
         "and eax, {not_paging}",
+        "mov ecx, [ebx + {debug}]",
+        // The one boundary after it has the 32-bit IDT in long mode; the one after paging is on again, too.
+        "lidt [ebx + {idt32r}]",
         "mov cr0, eax",
         "mov cr4, esi",
         "mov cr3, edi",
         "or eax, {paging}",
         "mov cr0, eax",
-        "mov eax, [ebx + {debug}]",
-        "lidt [eax + {idtr}]",
+        "lidt [ecx + {idtr}]",
         "push {code_selector}",
         "push edx",
         "retf",
@@ -202,8 +202,8 @@ page_code! {
         "mov ecx, [ebx + {low_cr3}]",
         "mov cr3, ecx",
         "or eax, {paging}",
-        "mov cr0, eax",
         "mov edi, [ebx + {debug}]",
+        "mov cr0, eax",
         "lidt [edi + {idtr}]",
         "lea esi, [edi + {captured}]",
         "push {code_selector}",

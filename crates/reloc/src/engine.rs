@@ -89,7 +89,7 @@ page_code! {
         "call 28f",
         "mov eax, {enter_phase}",
         "call 25f",
-        // PCIDE goes only with PCID 0 in force (SDM Vol. 3A, 5.10.1).
+        // PCID 0, before PCIDE goes: its bits would mean PWT and PCD.
         "mov rax, cr3",
         "and rax, {page_mask}",
         "mov cr3, rax",
@@ -238,10 +238,11 @@ page_code! {
         "pop r8",
         "cli",
         "cld",
-        // NXE may be off: our map has no-execute entries.
+        // NXE may be off: our map has no-execute entries. Nothing goes off yet: the callee's map may have them, too.
         "mov ecx, {ia32_efer}",
         "rdmsr",
         "mov r9d, [rip + 27f + {efer}]",
+        "or r9d, eax",
         "cmp eax, r9d",
         "je 2f",
         "mov eax, r9d",
@@ -374,8 +375,8 @@ page_code! {
         "ret",
 
         // take_debug: the debug tables of the identity map.
-        //   in   rbx = the control block at its identity address; 8 bytes of stack in use
-        //   clobbers rax, rsi, the flags, and all data segments and their bases
+        //   in   rbx = the control block at its identity address; 16 bytes of stack in use
+        //   clobbers rax, rsi, the flags, the table registers, and all data segments and their bases
         "26:",
         "mov rsi, [rbx + {debug}]",
         "lidt [rsi + {idtr}]",

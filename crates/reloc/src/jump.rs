@@ -13,7 +13,7 @@ use x86_64::registers::rflags::{self, RFlags};
 
 use crate::control::{Control, Descriptor, MSRS, Msr, RETURN_GDT_SLOTS, Saved};
 use crate::cpu::{self, Cpu};
-use crate::engine::label;
+use crate::engine::{IA32_EFER, label};
 use crate::image::Mode;
 use crate::pieces::Piece;
 use crate::prepared::Prepared;
@@ -156,8 +156,12 @@ impl Prepared {
         if !same(&now, &self.cpu) {
             return Err(Refused::OtherProcessor(now));
         }
-        // SAFETY: CPL 0, and the descriptor tables in force are mapped.
-        let saved = unsafe { save(&now, self.live.control) }?;
+        let saved = match self.mode {
+            // Nothing to come back to, and no reason to be refused.
+            Mode::Replace => Saved::default(),
+            // SAFETY: CPL 0, and the descriptor tables in force are mapped.
+            Mode::Preserve => unsafe { save(&now, self.live.control) }?,
+        };
         // SAFETY: the control block lies at this address, which the trait promised to keep mapped, and only the engine
         // and this function use it.
         let control = unsafe { &mut *(self.live.control.as_u64() as *mut Control) };
@@ -202,37 +206,45 @@ unsafe fn save(now: &Cpu, control: VirtAddr) -> Result<Saved, Refused> {
         asm!("str {0:x}", "sldt {1:x}", out(reg) tr, out(reg) ldtr, options(nomem, nostack, preserves_flags))
     };
 
+    let descriptor = |selector: u16| {
+        let within = selector & 7 == 0 && u64::from(selector) + 15 <= u64::from(gdt.limit);
+        let at = (gdt.base.as_u64() + u64::from(selector)) as *const [u64; 2];
+        // SAFETY: within the limit of the GDT in force, which the caller says is mapped; packed tables may lie anywhere.
+        within.then(|| unsafe { at.read_unaligned() })
+    };
+    // In a kernel without a TSS, TR is null only until its first transition, which leaves ours behind.
+    let is_tss = |selector| descriptor(selector).is_some_and(|[low, _]| low & SYSTEM_KIND & !TSS_BUSY == TSS);
+    let tr = if tr == DebugFrame::TSS_SELECTOR && !is_tss(tr) { 0 } else { tr };
+
     let mut return_gdt = [0; RETURN_GDT_SLOTS];
     let slot = usize::from(now.cs >> 3);
     // The image was prepared with this selector, which the debug frame accepted: it lies in the first 16 slots.
     *return_gdt.get_mut(slot).ok_or(Refused::Selector(now.cs))? = FLAT_CODE64;
-    for selector in [tr, ldtr] {
+    for (selector, kind) in [(tr, TSS), (ldtr, LDT)] {
         let slot = usize::from(selector >> 3);
         if slot == 0 {
             continue;
         }
-        let within = u64::from(selector | 7) + 8 <= u64::from(gdt.limit);
-        let Some([low, high]) = return_gdt.get_mut(slot..slot + 2).filter(|_| within && selector & 7 == 0)
-        else {
-            return Err(Refused::Selector(selector));
-        };
-        let descriptor = (gdt.base.as_u64() + u64::from(selector)) as *const [u64; 2];
-        // SAFETY: within the limit of the GDT in force, which the caller says is mapped; packed tables may lie anywhere.
-        [*low, *high] = unsafe { descriptor.read_unaligned() };
-        if selector == tr {
-            *low &= !TSS_BUSY;
+        let not_busy =
+            descriptor(selector).map(|[low, high]| [if kind == TSS { low & !TSS_BUSY } else { low }, high]);
+        match (return_gdt.get_mut(slot..slot + 2), not_busy) {
+            (Some(slots), Some(words)) if words[0] & SYSTEM_KIND == kind => slots.copy_from_slice(&words),
+            _ => return Err(Refused::Selector(selector)),
         }
     }
 
     let mut msrs = [Msr::default(); MSRS];
     let mut msr_count = 0;
-    let cet = [IA32_S_CET, IA32_PL0_SSP, IA32_INTERRUPT_SSP_TABLE];
-    let cet = cet.iter().filter(|_| now.cr4 & cpu::cr4::CET != 0);
-    // Segment bases first, CET's last: from then on shadow stacks count.
+    let cet: &[u32] = match now.cr4 & cpu::cr4::CET != 0 {
+        false => &[],
+        true if has_shadow_stacks() => &[IA32_S_CET, IA32_PL0_SSP, IA32_INTERRUPT_SSP_TABLE],
+        true => &[IA32_S_CET],
+    };
+    // EFER and segment bases first, CET's last: from then on shadow stacks count.
     for (slot, index) in
-        msrs.iter_mut().zip([IA32_FS_BASE, IA32_GS_BASE, IA32_KERNEL_GS_BASE].iter().chain(cet))
+        msrs.iter_mut().zip([IA32_EFER, IA32_FS_BASE, IA32_GS_BASE, IA32_KERNEL_GS_BASE].iter().chain(cet))
     {
-        // SAFETY: CPL 0; the first three exist in long mode, the others where CR4.CET could be set.
+        // SAFETY: CPL 0; the first four exist in long mode, S_CET where CR4.CET could be set, the others as asked above.
         let value = unsafe { msr::Msr::new(*index).read() };
         *slot = Msr { index: *index, _pad: 0, value };
         msr_count += 1;
@@ -252,7 +264,7 @@ unsafe fn save(now: &Cpu, control: VirtAddr) -> Result<Saved, Refused> {
         tr,
         ldtr,
         cs: now.cs,
-        ss: loadable(SS::get_reg().0),
+        ss: loadable_stack(SS::get_reg().0),
         ds: loadable(DS::get_reg().0),
         es: loadable(ES::get_reg().0),
         fs: loadable(FS::get_reg().0),
@@ -262,14 +274,46 @@ unsafe fn save(now: &Cpu, control: VirtAddr) -> Result<Saved, Refused> {
     })
 }
 
+/// Whether the processor has shadow stacks: CPUID.7.0:ECX\[7\].
+fn has_shadow_stacks() -> bool {
+    raw_cpuid::CpuId::new().get_extended_feature_info().is_some_and(|features| features.has_cet_ss())
+}
+
 /// The selector of a data segment as it can be loaded again: null where it was left over from a GDT that is gone, which a
 /// kernel that does not use the segment never notices.
 fn loadable(selector: u16) -> u16 {
     let readable: u8;
-    // SAFETY: VERR asks whether the segment could be loaded and read (SDM Vol. 2), and changes ZF alone.
+    // SAFETY: VERR asks whether the segment could be read (SDM Vol. 2), and changes ZF alone.
     unsafe { asm!("verr {0:x}", "setz {1}", in(reg) selector, out(reg_byte) readable, options(nostack)) };
-    if readable != 0 { selector } else { 0 }
+    let present = access_rights(selector) & PRESENT != 0;
+    if readable != 0 && present { selector } else { 0 }
 }
+
+/// The selector of a stack segment as it can be loaded again at CPL 0 (SDM Vol. 2, MOV): present, writable data of DPL 0.
+fn loadable_stack(selector: u16) -> u16 {
+    let stack = selector & 3 == 0 && access_rights(selector) & STACK_KIND == STACK;
+    if stack { selector } else { 0 }
+}
+
+/// The second doubleword of a descriptor, as LAR gives it; 0 where it gives none.
+fn access_rights(selector: u16) -> u32 {
+    let (rights, given): (u32, u8);
+    // SAFETY: LAR reads the descriptor if there is one (SDM Vol. 2), and changes ZF alone.
+    unsafe {
+        asm!("lar {0:e}, {1:e}", "setz {2}", out(reg) rights, in(reg) u32::from(selector), out(reg_byte) given, options(nostack))
+    };
+    if given != 0 { rights } else { 0 }
+}
+
+// What LAR gives (SDM Vol. 3A, 3.4.5): P, DPL, S, and the type's bits for data and writable.
+const PRESENT: u32 = 1 << 15;
+const STACK_KIND: u32 = 0xfa00;
+const STACK: u32 = 0x9200;
+
+// P, S and the type of a system descriptor (SDM Vol. 3A, 3.5): an available TSS, an LDT.
+const SYSTEM_KIND: u64 = 0x9f << 40;
+const TSS: u64 = 0x89 << 40;
+const LDT: u64 = 0x82 << 40;
 
 /// A 64-bit code segment of DPL 0, accessed.
 const FLAT_CODE64: u64 = 0x00af_9b00_0000_ffff;

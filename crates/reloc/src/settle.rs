@@ -147,7 +147,8 @@ unsafe impl<M: PhysMemory + FrameAllocator> FrameAllocator for Outside<'_, '_, M
             if !self.image.segments().iter().any(|segment| segment.destination.overlaps(&run)) {
                 return Some(first);
             }
-            // Each turn puts a page of the image in place, so the same run does not come for ever.
+            // A turn that puts a page of the image in place is not repeated for ever; one that does not is the last.
+            let mut placed = false;
             for frame in run.frames() {
                 let source = match self.image.find(frame.start()) {
                     Some(segment) => segment.sources.get(self.memory, segment.page_at(frame)),
@@ -157,10 +158,19 @@ unsafe impl<M: PhysMemory + FrameAllocator> FrameAllocator for Outside<'_, '_, M
                     }
                 };
                 match source.map(|source| adopt(self.image, self.memory, frame, source)) {
-                    Ok(Ok(Some(freed))) => self.memory.free(freed),
-                    Ok(_) => {}
+                    Ok(Ok(freed)) => {
+                        placed = true;
+                        if let Some(freed) = freed {
+                            self.memory.free(freed);
+                        }
+                    }
+                    // `adopt` has given the frame back.
+                    Ok(Err(_)) => {}
                     Err(_) => self.memory.free(frame),
                 }
+            }
+            if !placed {
+                return None;
             }
         }
     }

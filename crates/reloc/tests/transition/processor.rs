@@ -518,6 +518,15 @@ impl Machine {
                 let flags = reg(gregs, libc::REG_EFL) & !ZERO_FLAG;
                 set(gregs, libc::REG_EFL, flags | if readable { ZERO_FLAG } else { 0 });
             }
+            Mnemonic::Lar => {
+                let selector = self.source16(gregs, instruction, 1, ours)?;
+                let found = self.descriptor(selector).map(|(low, _)| low >> 32 & 0xf0_ff00);
+                let flags = reg(gregs, libc::REG_EFL) & !ZERO_FLAG;
+                set(gregs, libc::REG_EFL, flags | if found.is_ok() { ZERO_FLAG } else { 0 });
+                if let Ok(rights) = found {
+                    set_operand(gregs, instruction.op0_register(), rights)?;
+                }
+            }
             Mnemonic::Cpuid => self.cpuid(gregs),
             Mnemonic::Cli => self.processor.flags &= !INTERRUPT_FLAG,
             Mnemonic::Sti => self.processor.flags |= INTERRUPT_FLAG,
