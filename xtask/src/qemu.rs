@@ -47,6 +47,13 @@ impl Qemu {
         }
         Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
     }
+
+    /// Whether it has a device of that name.
+    pub(crate) fn has_device(&self, name: &str) -> Result<bool> {
+        let (program, leading) = self.program.split_first().context("no QEMU")?;
+        let output = Command::new(program).args(leading).args(["-device", "help"]).output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).contains(&format!("name \"{name}\"")))
+    }
 }
 
 /// A machine's options, as far as scenarios differ in them.

@@ -46,7 +46,11 @@ pub(super) fn firmware(options: &Options) -> Option<PathBuf> {
 pub(crate) fn vfio_user(options: &Options) -> Result<Qemu> {
     const PROGRAM: &str = "usr/bin/qemu-system-x86_64";
     if options.qemu.is_some() {
-        return find(options);
+        let qemu = find(options)?;
+        return match qemu.has_device("vfio-user-pci")? {
+            true => Ok(qemu),
+            false => Err(Unavailable(format!("{} has no vfio-user-pci", qemu.version()?)).into()),
+        };
     }
     let _alone = apt::one_at_a_time();
     let tree = paths::folder("setup")?.join("qemu-vfio-user");
@@ -55,8 +59,9 @@ pub(crate) fn vfio_user(options: &Options) -> Result<Qemu> {
             let why = "no QEMU with vfio-user-pci: give one of 10.1 or later with --qemu";
             return Err(Unavailable(why.to_owned()).into());
         }
-        let apt = Apt::new(&["trixie", "trixie-backports"])?;
-        apt.unpack_tree("trixie-backports", &["qemu-system-x86", "ovmf", "libc6"], &tree)?;
+        Apt::new(&["trixie", "trixie-backports"])
+            .and_then(|apt| apt.unpack_tree("trixie-backports", &["qemu-system-x86", "ovmf", "libc6"], &tree))
+            .map_err(|error| Unavailable(format!("no QEMU with vfio-user-pci to be had: {error:#}")))?;
     }
     let in_tree = |path: &str| tree.join(path);
     let library = in_tree("usr/lib/x86_64-linux-gnu");
