@@ -65,15 +65,17 @@ impl Handler for Probes {
 /// Takes exceptions from here on.
 pub fn install() {
     static mut TABLES: Tables = Tables::new();
+    let tables = &raw mut TABLES;
     // SAFETY: CPL 0, interrupts are off, as the boot loader leaves them; nothing else names these tables, whose reloading leaves
     // them as they are.
-    unsafe { (*&raw mut TABLES).install::<Probes>() };
+    unsafe { (*tables).install::<Probes>() };
 }
 
 /// Leaves exceptions to this kernel's own handler again.
 pub fn uninstall() {
+    let tables = &raw mut crate::TABLES;
     // SAFETY: as above; the reference that `main` made is gone.
-    unsafe { (*&raw mut crate::TABLES).install::<crate::Faults>() };
+    unsafe { (*tables).install::<crate::Faults>() };
 }
 
 /// Reads the byte at `address`, writes `byte` there, or calls what is there. Gives the byte, or the fault.
