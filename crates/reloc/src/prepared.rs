@@ -77,6 +77,12 @@ impl Prepared {
         self.frames.data()
     }
 
+    /// The top-level tables of 4 and of 5 levels by which a detour between paging depths leads, if there is one.
+    #[must_use]
+    pub const fn detour_tables(&self) -> Option<[Frame; 2]> {
+        self.frames.roots
+    }
+
     /// Checks the plan again, as [`prepare`](crate::Image::prepare) did: that nothing wrote over the list and the tables.
     ///
     /// # Errors

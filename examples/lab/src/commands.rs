@@ -10,7 +10,7 @@ mod plan;
 
 use hobby::boot::Boot;
 
-pub use kernels::split;
+pub use kernels::{levels, split};
 
 use crate::CONSOLE;
 
@@ -37,6 +37,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("reset", machine::reset),
     ("return", crate::return_::run),
     ("second", kernels::second),
+    ("second-levels", kernels::second_levels),
     ("single-step", fault::single_step),
     ("spin", machine::spin),
 ];

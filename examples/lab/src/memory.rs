@@ -88,6 +88,10 @@ unsafe impl FrameAllocator for Ordered<'_> {
     fn free(&mut self, frame: Frame) {
         self.memory.free(frame);
     }
+
+    fn allocate_run(&mut self, count: u64, below: PhysAddr) -> Option<Frame> {
+        self.memory.allocate_run(count, below)
+    }
 }
 
 // SAFETY: it is the memory.

@@ -4,7 +4,7 @@ use hobby::acpi::rsdp_range;
 use hobby::{Failure, MemoryMap};
 use identmap::{Attributes, Mapping};
 use kexec_abi::{
-    Console, EntryState, FrameAllocator, PHYS_ADDR_LIMIT, PhysAddr, PhysMemory, PhysRange, VirtAddr,
+    Console, EntryState, FrameAllocator, Levels, PHYS_ADDR_LIMIT, PhysAddr, PhysMemory, PhysRange, VirtAddr,
 };
 use kexec_payload::{Addresses, BzImage, Elf64, Parameters, ReadAt, Request, Sink, place};
 use reloc::{Cpu, FillError, Filling, Image, Machine, Mode, Options, Prepared, Segment};
@@ -17,6 +17,8 @@ pub struct Around<'a> {
     pub offset: VirtAddr,
     /// Where dumps go.
     pub console: Option<Console>,
+    /// The paging depth to enter with, if another one than the payload asks for.
+    pub levels: Option<Levels>,
 }
 
 impl Around<'_> {
@@ -51,7 +53,9 @@ impl Around<'_> {
             physical_memory: Some(self.offset),
         };
         let mut mappings = [Mapping::identity(PhysRange::default(), Attributes::RW); 256];
-        Ok(image.prepare(memory, &machine, &options(entry), &mut mappings)?)
+        let mut options = options(entry);
+        options.entry.levels = self.levels.or(options.entry.levels);
+        Ok(image.prepare(memory, &machine, &options, &mut mappings)?)
     }
 }
 

@@ -7,15 +7,16 @@ mod fault;
 
 use core::arch::naked_asm;
 use core::convert::Infallible;
+use core::ffi::CStr;
 use core::panic::PanicInfo;
 
 use hobby::acpi::rsdp_range;
 use hobby::{Bundle, Console, Failure, Memory, MemoryMap, exit};
 use identmap::{Attributes, Mapping};
 use kexec_abi::boot_params::BootParams;
-use kexec_abi::{PhysAddr, PhysRange, VirtAddr};
+use kexec_abi::{EntryState, Levels, PhysAddr, PhysRange, VirtAddr};
 use kexec_exception::{Handler, Tables, TrapFrame};
-use kexec_payload::{BzImage, Parameters};
+use kexec_payload::{BzImage, LoadError, Parameters, Request, Sink as _, place};
 use reloc::{Cpu, Image, Machine, Mode, Options, Segment};
 use serial8250::{Config, STATUS_READS};
 use x86_64::instructions::interrupts;
@@ -101,10 +102,14 @@ fn replace(boot_params: &'static BootParams) -> Result<Infallible, Failure> {
     parameters.command_line = bundle.file("append")?;
     parameters.ramdisk = Some(&initrd);
 
+    let next = wanted_levels(boot_params).unwrap_or(cpu.levels());
+    if next != cpu.levels() {
+        call(&mut memory, &memory_map, cpu, next)?;
+    }
     let kernel = BzImage::parse(kernel)?;
     let mut slots = [Segment::EMPTY; 8];
     let mut image = Image::new(&mut slots, &memory_map, Mode::Replace);
-    let entry = match kernel.load(&parameters, cpu.levels(), &mut image.filling(&mut memory)) {
+    let entry = match kernel.load(&parameters, next, &mut image.filling(&mut memory)) {
         Ok(entry) => entry,
         Err(error) => {
             image.free(&mut memory);
@@ -131,6 +136,57 @@ fn replace(boot_params: &'static BootParams) -> Result<Infallible, Failure> {
     // SAFETY: interrupts are off, no device was started, one processor runs; the image's memory is the image's alone, and
     // this kernel has nothing left to do.
     Err(unsafe { prepared.execute() }.into())
+}
+
+/// The paging depth that `levels=N` on the command line asks for, for what this kernel starts.
+fn wanted_levels(boot_params: &BootParams) -> Option<Levels> {
+    let address = boot_params.command_line()?;
+    // SAFETY: a loader put a string there that ends with a zero byte; all RAM is mapped at its own addresses.
+    match unsafe { CStr::from_ptr(address as *const _) }.to_bytes() {
+        b"levels=4" => Some(Levels::Four),
+        b"levels=5" => Some(Levels::Five),
+        _ => None,
+    }
+}
+
+/// Calls a few instructions with another paging depth than this kernel's, and comes back to this kernel's own. They return their
+/// CR4, as a callee names its next entry point.
+fn call(memory: &mut Memory, memory_map: &MemoryMap, cpu: Cpu, levels: Levels) -> Result<(), Failure> {
+    // mov rax, cr4; mov [rsp + 8], rax; ret
+    const CODE: [u8; 9] = [0x0f, 0x20, 0xe0, 0x48, 0x89, 0x44, 0x24, 0x08, 0xc3];
+    let request = Request {
+        size: 0x1000,
+        align: 0x1000,
+        at_or_above: PhysAddr::new(1 << 20),
+        below: PhysAddr::new(1 << 32),
+    };
+    let page = place(memory_map, request, [own_image()]).ok_or(Failure::no_room(request))?;
+    let mut slots = [Segment::EMPTY; 1];
+    let mut image = Image::new(&mut slots, memory_map, Mode::Preserve);
+    let mut filling = image.filling(memory);
+    if let Err(error) = filling.segment(page).and_then(|()| filling.write(page.start, &CODE)) {
+        image.free(memory);
+        return Err(LoadError::Sink(error).into());
+    }
+    let mut options = Options::new(EntryState::at(page.start));
+    options.entry.levels = Some(levels);
+    let machine = Machine {
+        cpu,
+        firmware: &[],
+        console: Some(Config::COM1.console(STATUS_READS, None)),
+        physical_memory: Some(memory.offset),
+    };
+    let mut mappings = [Mapping::identity(PhysRange::default(), Attributes::RW); 256];
+    let mut prepared = image.prepare(memory, &machine, &options, &mut mappings)?;
+    interrupts::disable();
+    // SAFETY: interrupts are off, no device was started, one processor runs; the image's memory is the image's alone. The
+    // callee keeps its duties: it changes nothing.
+    let cr4 = unsafe { prepared.jump() };
+    prepared.free(memory);
+    // SAFETY: a kernel runs at CPL 0 in 64-bit mode.
+    let back = unsafe { Cpu::read() }.cr4;
+    writeln!(CONSOLE, "called with {} levels: CR4 was {}, and is {back:#x} again", levels.count(), cr4?);
+    Ok(())
 }
 
 /// Where this kernel lies, with its stack, by the linker.

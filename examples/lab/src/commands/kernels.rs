@@ -4,7 +4,7 @@ use core::convert::Infallible;
 
 use hobby::boot::Boot;
 use hobby::{Failure, Memory};
-use kexec_abi::{FrameAllocator, PhysAddr, PhysMemory};
+use kexec_abi::{FrameAllocator, Levels, PhysAddr, PhysMemory};
 use reloc::{Mode, Options, Prepared};
 use serial8250::{Config, STATUS_READS};
 use x86_64::instructions::interrupts;
@@ -46,11 +46,33 @@ pub fn second(boot: &mut Boot, address: &str) {
     go(prepared)
 }
 
+/// `second-levels OWN NEXT`: to the bundle's second kernel, which runs with OWN levels of paging, calls a page of code with
+/// NEXT, and goes on to Linux with NEXT.
+pub fn second_levels(boot: &mut Boot, arguments: &str) {
+    let (mut around, memory, bundle) = split(boot);
+    let (own, next) = arguments.split_once(' ').unwrap_or((arguments, ""));
+    around.levels = levels(own);
+    let line: &[u8] = if levels(next) == Some(Levels::Five) { b"levels=5" } else { b"levels=4" };
+    let prepared = bundle.file("second").and_then(|kernel| {
+        around.prepare(memory, Mode::Replace, Options::new, |parameters, image| {
+            let mut parameters = *parameters;
+            parameters.command_line = line;
+            load_elf(kernel, bundle.archive, None, &parameters, image)
+        })
+    });
+    go(prepared)
+}
+
+/// 4 or 5.
+pub fn levels(word: &str) -> Option<Levels> {
+    [Levels::Four, Levels::Five].into_iter().find(|levels| word.parse() == Ok(levels.count()))
+}
+
 /// The parts of a machine, memory apart.
 pub fn split(boot: &mut Boot) -> (Around<'_>, &mut Memory, hobby::Bundle) {
     let Boot { memory_map, memory, bundle, rsdp } = boot;
     let console = Some(Config::COM1.console(STATUS_READS, None));
-    (Around { memory_map, rsdp: *rsdp, offset: memory.offset, console }, memory, *bundle)
+    (Around { memory_map, rsdp: *rsdp, offset: memory.offset, console, levels: None }, memory, *bundle)
 }
 
 /// The bundle's Linux, ready to go.

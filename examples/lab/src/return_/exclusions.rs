@@ -58,6 +58,10 @@ impl Exclusions {
         let levels = u32::from(cpu.levels().count());
         these.tables(memory, live.root(), levels)?;
         these.tables(memory, prepared.map().root(), levels)?;
+        for root in prepared.detour_tables().into_iter().flatten() {
+            these.tables[these.table_count] = root.start().as_u64();
+            these.table_count += 1;
+        }
         these.tables[..these.table_count].sort_unstable();
         Ok(these)
     }
