@@ -18,14 +18,7 @@ pub struct MemoryMap {
 impl MemoryMap {
     /// From `bootloader`'s. What it calls in use is this kernel's own, so the next kernel may use it.
     pub fn from_bootloader(regions: &[BootRegion]) -> Self {
-        Self::collect(regions.iter().map(|region| {
-            let kind = match region.kind {
-                MemoryRegionKind::Usable | MemoryRegionKind::Bootloader => MemoryKind::Usable,
-                MemoryRegionKind::UnknownUefi(kind) => from_uefi(kind),
-                _ => MemoryKind::Reserved,
-            };
-            MemoryRegion::new(region.start, region.end, kind)
-        }))
+        Self::collect(regions.iter().map(MemoryRegion::from))
     }
 
     /// From Linux's `boot_params`.
@@ -67,17 +60,4 @@ impl Deref for MemoryMap {
 pub fn in_use(regions: &[BootRegion]) -> impl Iterator<Item = PhysRange> {
     let used = regions.iter().filter(|region| region.kind == MemoryRegionKind::Bootloader);
     used.map(|region| MemoryRegion::new(region.start, region.end, MemoryKind::Usable).range)
-}
-
-/// UEFI's memory types (UEFI 2.10, table 7.10), after the boot services have ended.
-const fn from_uefi(kind: u32) -> MemoryKind {
-    match kind {
-        // Loader and boot services, code and data; conventional.
-        1..=4 | 7 => MemoryKind::Usable,
-        8 => MemoryKind::Unusable,
-        9 => MemoryKind::AcpiReclaimable,
-        10 => MemoryKind::AcpiNvs,
-        14 => MemoryKind::Persistent,
-        _ => MemoryKind::Reserved,
-    }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Start {
     pub(crate) s_cet: u64,
     /// RFLAGS: NT, AC and ID may be set.
     pub(crate) flags: u64,
+    /// Neither a TSS nor an LDT, and no gate on an IST stack.
+    pub(crate) no_tss: bool,
     /// The firmware's tables.
     pub(crate) firmware: Vec<PhysRange>,
 }
@@ -61,7 +63,7 @@ pub(crate) fn machine(start: &Start) -> Machine {
     // The handlers do not matter, as long as they can be reached, which is under the kernel's map alone: nothing is raised.
     let handler = memory.direct(stack);
     for vector in 0..32 {
-        let ist = u64::from([2, 8, 18].contains(&vector));
+        let ist = u64::from(!start.no_tss && [2, 8, 18].contains(&vector));
         let low = handler & 0xffff
             | u64::from(CODE_SELECTOR) << 16
             | ist << 32
@@ -103,8 +105,8 @@ pub(crate) fn machine(start: &Start) -> Machine {
         control,
         gdtr: TableRegister { base: gdt_at, limit: 0x47 },
         idtr: TableRegister { base: idt_at, limit: 0x1ff },
-        tr: (TSS_SELECTOR, tss_at),
-        ldtr: LDT_SELECTOR,
+        tr: if start.no_tss { (0, 0) } else { (TSS_SELECTOR, tss_at) },
+        ldtr: if start.no_tss { 0 } else { LDT_SELECTOR },
         selectors: [DATA_SELECTOR, CODE_SELECTOR, DATA_SELECTOR, 0, DATA_SELECTOR, 0],
         flags: start.flags,
         dr7: 0x401,

@@ -253,3 +253,22 @@ fn a_callee_with_its_own_gdt_and_idt_leaves_a_handful_of_boundaries_uncovered() 
     assert!(uncovered.keys().all(|label| ["reenter", "take_debug", "load_tss"].contains(label)));
     assert!((1..=40).contains(&count), "{count}: {uncovered:#?}");
 }
+
+#[test]
+fn a_kernel_without_a_tss_calls_more_than_once() {
+    let pages = with_data(callee(&Block { next: 0x7777, ..Block::default() }));
+    let start = Start { no_tss: true, ..Start::default() };
+    let mut kernel = Kernel::new(&start, Mode::Preserve, &pages);
+    let gdtr = kernel.machine.processor.gdtr;
+    let next = kernel.image_at(again());
+    let first = Block { next, ..block(&kernel) };
+    set_block(&mut kernel, &first);
+    for round in 1..=3 {
+        assert_eq!(kernel.round(), next);
+        assert_eq!(block(&kernel).calls, round);
+        assert_eq!(kernel.machine.processor.gdtr, gdtr);
+        kernel.prepared.set_entry(VirtAddr::new(next));
+    }
+    // It cannot be null again: it has the transition's selector, which means nothing in this kernel's GDT.
+    assert_ne!(kernel.machine.processor.tr.0, 0);
+}
