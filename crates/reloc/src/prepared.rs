@@ -53,7 +53,8 @@ impl Prepared {
         self.map.frames()
     }
 
-    /// The map that is in force during the transition and when the new kernel is entered.
+    /// The map that is in force during the transition, and when the new kernel is entered, unless that has another paging depth:
+    /// then one of [`detour_tables`](Self::detour_tables) leads to the same tables.
     pub const fn map(&self) -> &identmap::Map {
         &self.map
     }
